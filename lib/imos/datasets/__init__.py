@@ -1,0 +1,1 @@
+"""Readers of labelled data sets, and the sequences that are judged."""

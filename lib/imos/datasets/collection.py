@@ -1,0 +1,160 @@
+"""A collection of labelled volumes and frame sequences, described by two tables.
+
+`volumes.tsv` has one row a volume (`FILE.nii.gz` with labels in `FILE.seg.nii.gz`), `frames.tsv` one row a sequence
+(`SPLIT/frames/SET/SEQUENCE/images/*.jpg` with `masks/*.png`). A column `split` says what each is for.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import cv2
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from imos.errors import UserError
+
+STILLS = "-"
+"""What frames.tsv says instead of a sequence's name where a row is a set of single pictures."""
+
+
+class Modality(StrEnum):
+    """Groups of the result tables."""
+
+    MRI = "MRI"
+    CT = "CT"
+    EM = "EM"
+    ENDOSCOPY = "endoscopy"
+    MICROSCOPY = "microscopy"
+    ULTRASOUND = "ultrasound"
+    NATURAL = "natural"
+
+
+_BEGINNINGS = (("MR", Modality.MRI), ("CT", Modality.CT), ("micro-CT", Modality.CT), ("EM", Modality.EM))
+_WORDS = (
+    ("laryng", Modality.ENDOSCOPY),
+    ("colono", Modality.ENDOSCOPY),
+    ("laparo", Modality.ENDOSCOPY),
+    ("ultrasound", Modality.ULTRASOUND),
+    ("microscopy", Modality.MICROSCOPY),
+)
+
+
+def modality_of(description: str) -> Modality:
+    """The group of a table's free text, e.g. `MR T1` or `colonoscopy, RGB`."""
+    for beginning, modality in _BEGINNINGS:
+        if description.startswith(beginning):
+            return modality
+    for word, modality in _WORDS:
+        if word in description:
+            return modality
+    return Modality.NATURAL
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One labelled volume or frame sequence.
+
+    Attributes:
+        group: Data set it belongs to.
+        name: Volume or sequence.
+        modality: Group of the result tables.
+        path: NIfTI file, or folder with `images` and `masks`.
+        axis: Array axis to walk along; for frames 0.
+        is_video: Frames instead of a volume.
+        path_of_labels: Label map, or folder of masks.
+    """
+
+    group: str
+    name: str
+    modality: Modality
+    path: Path
+    axis: int
+    is_video: bool
+    path_of_labels: Path
+
+    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Slices and labels.
+
+        Returns:
+            `(D, H, W)` gray or `(D, H, W, 3)` RGB uint8, and `(D, H, W)` uint8, walked along the first axis.
+
+        Raises:
+            UserError: A file is missing or unreadable.
+        """
+        try:
+            return self._load_frames() if self.is_video else self._load_volume()
+        except (OSError, nibabel.filebasedimages.ImageFileError, EOFError) as error:
+            raise UserError(f"Cannot read {self.path} or its labels: {error}") from error
+
+    def _load_volume(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        pair = (np.asarray(nibabel.load(path).dataobj) for path in (self.path, self.path_of_labels))
+        slices, labels = (np.ascontiguousarray(np.moveaxis(array, self.axis, 0)) for array in pair)
+        return slices.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
+
+    def _load_frames(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        frames: list[NDArray[np.uint8]] = []
+        masks: list[NDArray[np.uint8]] = []
+        for path in sorted((self.path / "images").glob("*.jpg")):
+            frame, mask = cv2.imread(str(path)), cv2.imread(str(self.path_of_labels / f"{path.stem}.png"), -1)
+            if frame is None or mask is None:
+                raise UserError(f"Cannot read {path} or its mask {path.stem}.png.")
+            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+            masks.append(mask)
+        if not frames:
+            raise UserError(f"There are no frames in {self.path / 'images'}.")
+        stack = np.stack(frames)
+        if (stack.max(-1) == stack.min(-1)).all():
+            stack = np.ascontiguousarray(stack[..., 0])
+        return stack, np.stack(masks)
+
+
+def read_collection(root: Path, split: str) -> list[Case]:
+    """All sequences of one split.
+
+    Args:
+        root: Folder with `volumes.tsv` and `frames.tsv` (one of them is enough).
+        split: E.g. `train` or `val`.
+
+    Raises:
+        UserError: There are no tables, or none of their rows is of this split.
+    """
+    tables = [root / name for name in ("volumes.tsv", "frames.tsv")]
+    if not any(table.is_file() for table in tables):
+        raise UserError(f"{root} has neither volumes.tsv nor frames.tsv. Give the folder of a collection.")
+    cases: list[Case] = []
+    for row in _rows(tables[0]):
+        if row["split"] == split:
+            path = root / row["file"]
+            labels = path.with_name(path.name.replace(".nii.gz", ".seg.nii.gz"))
+            modality = modality_of(row["modality"])
+            cases.append(Case(row["set"], row["case"], modality, path, int(row["slice_axis"]), False, labels))
+    for row in _rows(tables[1]):
+        if row["split"] == split and row["sequence"] != STILLS:
+            path = root / split / "frames" / row["set"] / row["sequence"]
+            modality = modality_of(row["modality"])
+            cases.append(Case(row["set"], row["sequence"], modality, path, 0, True, path / "masks"))
+    if not cases:
+        raise UserError(f"{root} has no case of split '{split}'.")
+    return cases
+
+
+def stills(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """Single pictures with masks: pairs of files in `SPLIT/stills/SET/{images,masks}`."""
+    pairs: list[tuple[Path, Path]] = []
+    for image in sorted((root / split / "stills").glob("*/images/*")):
+        mask = image.parents[1] / "masks" / f"{image.stem}.png"
+        if mask.is_file():
+            pairs.append((image, mask))
+    return pairs
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    if not table.is_file():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))

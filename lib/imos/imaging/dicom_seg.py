@@ -1,0 +1,286 @@
+"""DICOM segmentation objects in (through pydicom) and out (through highdicom).
+
+DICOM numbers segments 1, 2, 3 …; a user's label values may have holes. The value is therefore written into each
+segment's tracking identifier, "Label 7", and read from there; objects from elsewhere without it have their segment
+numbers as labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imos.errors import UserError
+from imos.imaging.dicom import (
+    DAMAGE,
+    Placement,
+    frame_placement,
+    functional_group,
+    is_segmentation,
+    multi_frame_stack,
+    plane_affine,
+    read_header,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from imos.imaging.image import Image
+
+_logger = logging.getLogger(__name__)
+_VALUE = re.compile(r"Label (\d{1,5})")
+_MAX_SLICES = 20_000
+
+
+def read_dicom_seg(path: Path, image: Image) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+    """Read a segmentation as a label map.
+
+    Args:
+        path: The file, or a folder that holds one segmentation.
+        image: What it was painted on; tells the slice spacing where the file does not.
+
+    Returns:
+        Labels `(columns, rows, slices)` on a grid of their own, and its affine (mm in RAS+). Where segments overlap,
+        the later one wins.
+
+    Raises:
+        UserError: It cannot be read, is no segmentation, or does not say where its frames lie.
+    """
+    import pydicom
+
+    if path.is_dir():
+        path = _only_segmentation(path)
+    header = read_header(path)
+    if header is not None and not is_segmentation(header):
+        msg = f"{path.name} is a DICOM image, not a segmentation. Give a DICOM SEG or another label map as the prompt."
+        raise UserError(msg)
+    try:
+        dataset = pydicom.dcmread(path, force=True)
+        frames = np.asarray(dataset.pixel_array).reshape(-1, dataset.Rows, dataset.Columns)
+        values = _label_values(dataset)
+        places, segments = _frames(dataset, path)
+    except UserError:
+        raise
+    except (pydicom.errors.InvalidDicomError, *DAMAGE) as error:
+        msg = f"{path.name} cannot be read as DICOM SEG: it is damaged, cut short or compressed. Export it again."
+        raise UserError(msg) from error
+    if len(frames) != len(places):
+        msg = f"{path.name} holds {len(frames)} frames but describes {len(places)}. Export it again."
+        raise UserError(msg)
+    if str(dataset.get("SegmentationType", "")) == "FRACTIONAL":
+        frames = frames >= 0.5 * float(dataset.get("MaximumFractionalValue", 255))
+    indices, affine, depth = _grid(places, path, dataset, image)
+    labels = np.zeros((depth, dataset.Rows, dataset.Columns), dtype=np.uint16)
+    overlapping = 0
+    for frame, index, segment in zip(frames, indices, segments, strict=True):
+        if segment is None:  # a label map: pixels are segment numbers
+            for number in np.unique(frame[frame != 0]):
+                labels[index][frame == number] = values.get(int(number), int(number))
+            continue
+        mask = frame != 0
+        value = values.get(segment, segment)
+        overlapping += int((mask & (labels[index] != 0) & (labels[index] != value)).sum())
+        labels[index][mask] = value
+    if overlapping:
+        _logger.warning("%s: segments overlap in %d voxels; the later segment was kept there", path.name, overlapping)
+    return labels.transpose(2, 1, 0), affine
+
+
+def write_dicom_seg(path: Path, labels: NDArray[Any], image: Image, names: Mapping[int, str]) -> None:
+    """Write a label map as a binary segmentation of the series it was made on.
+
+    Args:
+        path: `.dcm`.
+        labels: `(I, J, K)` whole numbers on the image's grid, which is that of its DICOM files.
+        image: The series.
+        names: What each label is called; "Label N" otherwise.
+
+    Raises:
+        UserError: No voxel is labelled: DICOM knows no segmentation without a segment.
+    """
+    import highdicom
+    import pydicom
+    from pydicom.sr.codedict import codes
+
+    values = np.unique(labels)
+    values = values[values != 0]
+    if values.size == 0:
+        msg = (
+            f"{path.name} was not written: no voxel is labelled, and a DICOM SEG needs one."
+            " Use .nii.gz, or paint again."
+        )
+        raise UserError(msg)
+    sources = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in image.dicom_files]
+    for source in sources:
+        _fill_required(source, image)
+    frames = labels.transpose(2, 1, 0)
+    if len(sources) == 1:
+        ordered = multi_frame_stack(sources[0], image.name)
+        order = ordered.order if ordered is not None else tuple(range(len(frames)))
+        frames = frames[np.argsort(order)]
+    numbers = np.zeros(int(values.max()) + 1, dtype=np.uint8 if values.size < 256 else np.uint16)
+    numbers[values] = np.arange(1, values.size + 1)
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="iMOS", version=_version(), family=codes.DCM.ArtificialIntelligence
+    )
+    descriptions = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=str(names.get(int(value), f"Label {value}"))[:64],
+            segmented_property_category=codes.SCT.Tissue,
+            segmented_property_type=codes.SCT.Tissue,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+            algorithm_identification=algorithm,
+            tracking_uid=highdicom.UID(),
+            tracking_id=f"Label {value}",
+        )
+        for number, value in enumerate(values.tolist(), start=1)
+    ]
+    segmentation = highdicom.seg.Segmentation(
+        source_images=sources,
+        pixel_array=np.ascontiguousarray(numbers[frames]),
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=descriptions,
+        series_instance_uid=highdicom.UID(),
+        series_number=1000 + int(sources[0].get("SeriesNumber", 0) or 0) % 1_000_000,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="iMOS",
+        manufacturer_model_name="iMOS",
+        software_versions=_version(),
+        device_serial_number="1",
+        series_description="iMOS segmentation",
+        content_label="SEGMENTATION",
+    )
+    with path.open("wb") as file:
+        pydicom.dcmwrite(file, segmentation, write_like_original=False)
+
+
+def _only_segmentation(folder: Path) -> Path:
+    found = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and (header := read_header(file)) is not None and is_segmentation(header)
+    ]
+    if len(found) != 1:
+        msg = f"{folder.name} holds {len(found) or 'no'} DICOM segmentations. Give one DICOM SEG file as the prompt."
+        raise UserError(msg)
+    return found[0]
+
+
+def _label_values(dataset: Any) -> dict[int, int]:
+    """Label value of each segment number."""
+    segments = list(dataset.SegmentSequence)
+    for keyword in ("TrackingID", "SegmentLabel"):
+        matches = [_VALUE.fullmatch(str(segment.get(keyword, ""))) for segment in segments]
+        values = [int(match[1]) for match in matches if match is not None]
+        if len(values) == len(segments) == len(set(values)) and all(1 <= value <= 65535 for value in values):
+            return {int(segment.SegmentNumber): value for segment, value in zip(segments, values, strict=True)}
+    return {int(segment.SegmentNumber): int(segment.SegmentNumber) for segment in segments}
+
+
+def _frames(dataset: Any, path: Path) -> tuple[list[Placement], list[int | None]]:
+    """Where each frame lies and which segment it shows; no segment for label maps."""
+    shared = next(iter(dataset.get("SharedFunctionalGroupsSequence", [])), None)
+    places: list[Placement] = []
+    segments: list[int | None] = []
+    is_label_map = str(dataset.get("SegmentationType", "")) == "LABELMAP"
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        place = frame_placement(frame, shared)
+        if place is None:
+            msg = f"{path.name} does not say where its frames lie. Export it with positions, or as NIfTI."
+            raise UserError(msg)
+        places.append(place)
+        if is_label_map:
+            segments.append(None)
+        else:
+            group = functional_group(frame, shared, "SegmentIdentificationSequence")
+            segments.append(int(group.ReferencedSegmentNumber))  # type: ignore[union-attr]
+    return places, segments
+
+
+def _grid(
+    places: list[Placement], path: Path, dataset: Any, image: Image
+) -> tuple[list[int], NDArray[np.float64], int]:
+    """Slice index of each frame on the smallest even grid that holds all, its affine, and its number of slices."""
+    first = places[0]
+    normal = np.cross(first.orientation[0], first.orientation[1])
+    offsets = np.array([place.position for place in places]) - first.position
+    heights = offsets @ normal
+    aside = offsets - np.outer(heights, normal)
+    if any(np.abs(place.orientation - first.orientation).max() > 1e-3 for place in places) or (
+        np.linalg.norm(aside, axis=1).max() > 0.5 * min(first.pixel_spacing)
+    ):
+        msg = f"{path.name} has frames that are not one upright stack. Export it as NIfTI."
+        raise UserError(msg)
+    heights = heights - heights.min()
+    for spacing in _possible_spacings(heights, normal, dataset, image):
+        indices = heights / spacing
+        if np.abs(indices - np.rint(indices)).max() < 0.05 and indices.max() < _MAX_SLICES:
+            break
+    else:
+        msg = f"{path.name} has unevenly spaced frames. Export it as NIfTI."
+        raise UserError(msg)
+    lowest = places[int(np.argmin(heights))]
+    affine = plane_affine(lowest, lowest.position, normal * spacing)
+    whole = [int(index) for index in np.rint(indices)]
+    return whole, affine, max(whole) + 1
+
+
+def _possible_spacings(
+    heights: NDArray[np.float64], normal: NDArray[np.float64], dataset: Any, image: Image
+) -> list[float]:
+    """Slice spacings to try: the image's along the frames' normal, the file's own, the least distance of two frames."""
+    along = np.abs((np.array([-1.0, -1.0, 1.0]) * normal) @ (image.affine[:3, :3] / np.array(image.spacing)))
+    spacings = [image.spacing[int(np.argmax(along))]] if along.max() > 0.999 else []
+    shared = next(iter(dataset.get("SharedFunctionalGroupsSequence", [])), None)
+    for frame in list(dataset.PerFrameFunctionalGroupsSequence)[:1]:
+        measures = functional_group(frame, shared, "PixelMeasuresSequence")
+        for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+            value = measures.get(keyword) if measures is not None else None
+            if value:
+                spacings.append(abs(float(value)))
+    gaps = np.diff(np.unique(np.round(heights, 3)))
+    if gaps.size:
+        spacings.append(float(gaps.min()))
+    return [spacing for spacing in spacings if spacing > 0] or [1.0]
+
+
+def _fill_required(source: Any, image: Image) -> None:
+    """Attributes that every image must have, empty if unknown, and that de-identified files often lack."""
+    from pydicom.uid import generate_uid
+
+    for keyword in (
+        "AccessionNumber",
+        "PatientBirthDate",
+        "PatientID",
+        "PatientName",
+        "PatientSex",
+        "ReferringPhysicianName",
+        "StudyDate",
+        "StudyID",
+        "StudyTime",
+    ):
+        if keyword not in source:
+            setattr(source, keyword, "")
+    if "PixelSpacing" in source and not source.get("SliceThickness"):
+        source.SliceThickness = round(image.spacing[2], 6)
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
+        if not source.get(keyword):
+            # The same for all files of a series: made from what they share.
+            setattr(source, keyword, generate_uid(entropy_srcs=[keyword, str(source.get("SeriesInstanceUID", ""))]))
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("imos")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,1 @@
+"""Torch modules only: encoders, similarity, memory stores, decoder, adapters, weights files."""

@@ -1,0 +1,1 @@
+"""Propagation: one volume or video, from the painted slices to the label map of every slice."""

@@ -1,0 +1,48 @@
+"""Flow prior: dense optical flow carries the previous mask onto the next slice."""
+
+from __future__ import annotations
+
+import threading
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_local = threading.local()
+
+
+def gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`(H, W)` luminance of a gray or RGB picture."""
+    return picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+
+
+def backward_flow(current: NDArray[np.uint8], previous: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Where each pixel of the current picture was in the previous one.
+
+    DIS optical flow (Kroeger et al. 2016), medium preset; the fast preset costs .01 to .07 of J&F.
+
+    Args:
+        current: `(H, W)` uint8.
+        previous: `(H, W)` uint8.
+
+    Returns:
+        `(H, W, 2)` displacement x, y in pixels.
+    """
+    if not hasattr(_local, "dis"):  # the object keeps buffers and is not safe to share between threads
+        _local.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return _local.dis.calc(current, previous, None)
+
+
+def warp(values: NDArray[np.float32], flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Carry values of the previous picture along a backward flow.
+
+    Args:
+        values: `(H, W)` or `(H, W, C)` on the previous picture.
+        flow: `(H, W, 2)` from `backward_flow`.
+
+    Returns:
+        The same shape, on the current picture; 0 where the flow comes from outside.
+    """
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)

@@ -1,0 +1,99 @@
+"""What propagation needs of the weights: the loaded networks, and where they came from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from imos.errors import UserError
+from imos.network.efficientnet import EfficientNetLite0
+from imos.network.weights import Weights, WeightsInfo, load_strictly, read_weights, sha256, xmem_from_weights
+from imos.network.xmem import XMem
+
+BUNDLED = Path(__file__).parents[3] / "weights" / "small.safetensors"
+SMALL, XMEM = "small", "xmem"
+ENCODER_PREFIX = "encoder."
+NETWORK_PREFIX = "network."
+
+
+@dataclass(frozen=True)
+class Model:
+    """Loaded weights.
+
+    Attributes:
+        name: File name of the weights.
+        sha256: Digest of that file.
+        device: Where the networks are.
+        info: What the file says about itself.
+        encoder: `small`: frozen key encoder, also the target model's features.
+        xmem: `xmem`: the paper's network.
+    """
+
+    name: str
+    sha256: str
+    device: torch.device
+    info: WeightsInfo
+    encoder: EfficientNetLite0 | None = None
+    xmem: XMem | None = None
+
+
+def load(
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    adapter: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+) -> Model:
+    """Loads weights.
+
+    Args:
+        weights: A `.safetensors` file of ours or a `.pth` of XMem or iMOS; None for the bundled `small` weights.
+        adapter: A file of adapters made for these weights.
+        device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+
+    Raises:
+        UserError: A file is missing, damaged or does not fit; the device does not exist.
+    """
+    place = _device(device)
+    path = BUNDLED if weights is None else Path(weights)
+    content = read_weights(path)
+    if adapter is not None:
+        content = _with_adapter(content, Path(adapter))
+    configuration = content.info.configuration
+    digest = sha256(path)
+    if configuration == XMEM:
+        xmem = xmem_from_weights(content).to(place).eval()
+        return Model(path.name, digest, place, content.info, xmem=xmem)
+    if configuration == SMALL:
+        encoder = EfficientNetLite0()
+        own = {name.removeprefix(ENCODER_PREFIX): tensor for name, tensor in content.tensors.items()}
+        load_strictly(encoder, own, path.name)
+        return Model(path.name, digest, place, content.info, encoder=encoder.to(place).eval())
+    raise UserError(
+        f"{path.name} holds weights of configuration '{configuration}'; known are '{SMALL}' and '{XMEM}'."
+        " Give a file made by iMOS, or an XMem or iMOS .pth."
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("There is no CUDA GPU that this PyTorch can use. Choose --device cpu or auto.")
+    if name not in {"cpu", "cuda"}:
+        raise UserError(f"There is no device '{name}'. Choose auto, cpu or cuda.")
+    return torch.device(name)
+
+
+def _with_adapter(base: Weights, path: Path) -> Weights:
+    adapter = read_weights(path)
+    if adapter.info.extra.get("kind") != "adapter":
+        raise UserError(f"{path.name} is not an adapter file. Give it as --weights, or give the adapter's file.")
+    if adapter.info.configuration != base.info.configuration:
+        raise UserError(
+            f"{path.name} is an adapter for configuration '{adapter.info.configuration}',"
+            f" and {base.path.name} is '{base.info.configuration}'. Give the weights that it was made for."
+        )
+    return Weights(base.path, base.tensors | adapter.tensors, base.info)

@@ -1,0 +1,140 @@
+"""Target model: what the painted object looks like, learned from the painted slice alone.
+
+A logistic regression per object, fitted in a few Newton steps on intensities, their blurs and deviations, and the frozen
+key encoder's maps (the idea of FRTM-VOS and "Learning what to learn"). Its score is a likelihood beside the flow's prior.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from imos.network.efficientnet import Pyramid
+
+STRIDE = 2
+"""Grid pixels a feature pixel."""
+
+NEWTON_FIRST = 6
+NEWTON_UPDATE = 2
+SAMPLE = 2
+RIDGE = 30.0
+SCORE_LIMIT = 8.0
+
+
+def picture_tensor(picture: NDArray[np.uint8]) -> torch.Tensor:
+    """`(1, 3, S, S)` float32 in [0, 1] of a gray or RGB picture."""
+    tensor = torch.from_numpy(picture).float().div_(255.0)
+    if tensor.ndim == 2:
+        return tensor.expand(1, 3, -1, -1)
+    return tensor.permute(2, 0, 1)[None]
+
+
+def pixel_features(picture: NDArray[np.uint8], pyramid: Pyramid) -> NDArray[np.float32]:
+    """Features of every second grid pixel.
+
+    Args:
+        picture: `(S, S)` or `(S, S, 3)` uint8, the region.
+        pyramid: Key encoder's maps of the same picture; those at strides 2, 4 and 8 are used.
+
+    Returns:
+        `(S/2 · S/2, F)` float32, row-major.
+    """
+    size = picture.shape[0] // STRIDE
+    values = picture.astype(np.float32) / 255.0
+    values = values[..., None] if values.ndim == 2 else values
+    hand: list[NDArray[np.float32]] = []
+    for sigma in (0.0, 1.0, 2.0, 4.0):
+        blurred = cv2.GaussianBlur(values, (0, 0), sigma) if sigma else values
+        blurred = blurred.reshape(values.shape)
+        hand.extend(blurred[..., channel] for channel in range(values.shape[2]))
+        if sigma >= 2.0:
+            square = cv2.GaussianBlur(values * values, (0, 0), sigma).reshape(values.shape)
+            deviation = np.sqrt(np.maximum(square - blurred * blurred, 0.0))
+            hand.extend(deviation[..., channel] for channel in range(values.shape[2]))
+    hand.extend(plane * plane for plane in hand[: 4 * values.shape[2]])
+    small = [cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA).reshape(-1) for plane in hand]
+    maps = [pyramid.f2]
+    maps += [
+        functional.interpolate(level, size=(size, size), mode="bilinear", align_corners=False)
+        for level in (pyramid.f4, pyramid.f8)
+    ]
+    deep = torch.cat([level[0].reshape(level.shape[1], -1) for level in maps]).numpy()
+    return np.concatenate([np.stack(small), deep]).T
+
+
+_Samples = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+class TargetModel:
+    """Logistic regression from pixel features to object or background.
+
+    Args:
+        features: `(N, F)` of the painted slice.
+        mask: `(S, S)` float32 in [0, 1], the painted object on the grid.
+    """
+
+    def __init__(self, features: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
+        self._mean = features.mean(0)
+        self._scale = 1.0 / (features.std(0) + 1e-3)
+        self._painted = self._samples(features, mask)
+        self._weights = np.zeros(self._painted[0].shape[1], np.float32)
+        self._newton([self._painted], NEWTON_FIRST)
+
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log odds of object against background, `(S/2, S/2)`, limited to ±8."""
+        size = round(float(np.sqrt(features.shape[0])))
+        score = self._standard(features) @ self._weights
+        return np.clip(score, -SCORE_LIMIT, SCORE_LIMIT).reshape(size, size)
+
+    def update(self, features: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
+        """Fit again to the painted slice and the latest one.
+
+        Args:
+            features: `(N, F)` of the latest slice.
+            mask: `(S, S)` the object's probability there.
+        """
+        self._newton([self._painted, self._samples(features, mask)], NEWTON_UPDATE)
+
+    def _samples(self, features: NDArray[np.float32], mask: NDArray[np.float32]) -> _Samples:
+        """Every second feature pixel in both directions: a quarter of them fits as well and costs a quarter."""
+        size = mask.shape[0] // STRIDE
+        chosen = np.arange(size * size).reshape(size, size)[::SAMPLE, ::SAMPLE].reshape(-1)
+        target, weight = _targets(mask)
+        return self._standard(features[chosen]), target[chosen], weight[chosen] * SAMPLE**2
+
+    def _standard(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        standard = np.empty((features.shape[0], features.shape[1] + 1), np.float32)
+        np.subtract(features, self._mean, out=standard[:, :-1])
+        standard[:, :-1] *= self._scale
+        np.clip(standard, -6.0, 6.0, out=standard)
+        standard[:, -1] = 1.0
+        return standard
+
+    def _newton(self, sets: list[_Samples], steps: int) -> None:
+        x = np.concatenate([part[0] for part in sets]) if len(sets) > 1 else sets[0][0]
+        y = np.concatenate([part[1] for part in sets])
+        weight = np.concatenate([part[2] for part in sets]) / len(sets)
+        identity = np.eye(x.shape[1], dtype=np.float64) * RIDGE
+        for _ in range(steps):
+            p = 1.0 / (1.0 + np.exp(-np.clip(x @ self._weights, -30, 30)))
+            gradient = x.T @ (weight * (p - y)) + RIDGE * self._weights
+            curvature = np.maximum(weight * p * (1 - p), 1e-4 * weight)
+            hessian = (x * curvature[:, None]).T @ x + identity
+            self._weights = self._weights - np.linalg.solve(hessian, gradient).astype(np.float32)
+
+
+def _targets(mask: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Targets and weights of every feature pixel: both classes weigh the same, pixels near the object more."""
+    size = mask.shape[0] // STRIDE
+    target = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
+    outside = (target < 0.5).astype(np.uint8)
+    if outside.all() or not outside.any():
+        return target.reshape(-1), np.full(target.size, 100.0 / target.size, np.float32)
+    distance = cv2.distanceTransform(outside, cv2.DIST_L2, 3)
+    near = 0.25 + np.exp(-distance / (0.08 * size))
+    inside = 1.0 - outside
+    weight = 200.0 * (inside / inside.sum() + outside * near / (outside * near).sum())
+    return target.reshape(-1), weight.reshape(-1).astype(np.float32)

@@ -1,0 +1,53 @@
+"""What whoever starts the server sets: `--conf name value` and the settings of MONAI Label itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from monailabel.config import settings
+
+
+def apply_defaults() -> None:
+    """Set what MONAI Label's own defaults would not do, here and, through the environment, in processes that train."""
+    # Tracking is on by default and imports mlflow, which nothing here uses; who names a server to track with has it.
+    if not settings.MONAI_LABEL_TRACKING_URI:
+        settings.MONAI_LABEL_TRACKING_ENABLED = False
+        os.environ["MONAI_LABEL_TRACKING_ENABLED"] = "false"
+
+
+def greet() -> None:
+    """Say that the server is ready, and where. Printed, because the log is often silenced or sent elsewhere."""
+    scheme = "https" if any(argument.startswith("--ssl_certfile") for argument in sys.argv) else "http"
+    print(f"iMOS is ready: {scheme}://127.0.0.1:{settings.MONAI_LABEL_SERVER_PORT}/info/", flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AppConf:
+    """What `--conf` said.
+
+    Attributes:
+        labels: Object name to label value, 1…N in the order given. Only names: other values are accepted as well.
+        weights: Weights file; None takes those that are shipped.
+        adapter: Adapter file put on top of the weights, or None.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    labels: Mapping[str, int] = field(default_factory=dict)
+    weights: str | None = None
+    adapter: str | None = None
+    device: str = "auto"
+
+    @classmethod
+    def parse(cls, conf: Mapping[str, str]) -> Self:
+        """Read MONAI Label's dictionary of strings, e.g. `{"labels": "liver,spleen"}`."""
+        names = [name.strip() for name in conf.get("labels", "").split(",")]
+        return cls(
+            labels={name: value for value, name in enumerate(filter(None, names), start=1)},
+            weights=conf.get("weights") or None,
+            adapter=conf.get("adapter") or None,
+            device=conf.get("device") or "auto",
+        )

@@ -1,0 +1,132 @@
+"""Worker processes that make samples, in an order that depends on the seed alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+from collections.abc import Generator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from imos.network.efficientnet import EfficientNetLite0
+from imos.training.samples import Sample, SampleSettings, make_sample
+from imos.training.volumes import Stack, real_stacks, synthetic_stack
+
+SYNTHETIC_SHARE = 0.35
+SYNTHETIC_POOL = 24
+AHEAD = 24
+"""Samples that a worker may be ahead of the training."""
+
+
+class SampleMaker:
+    """Makes sample number n of a seeded stream.
+
+    Args:
+        root: Collection to cut from.
+        encoder: Frozen key encoder's state dict.
+        settings: Sizes.
+        seed: Of the stream.
+        cases: `train` leaves every eighth stack out, `monitor` takes only those.
+    """
+
+    def __init__(
+        self, root: Path, encoder: dict[str, Tensor], settings: SampleSettings, seed: int, cases: str = "train"
+    ) -> None:
+        self._encoder = EfficientNetLite0()
+        self._encoder.load_state_dict(encoder)
+        self._encoder.eval()
+        stacks = real_stacks(root)
+        self._stacks = [stack for number, stack in enumerate(stacks) if (number % 8 == 5) == (cases == "monitor")]
+        self._settings = settings
+        self._seed = seed
+        self._synthetic: dict[int, list[Stack]] = {}
+        self._share = SYNTHETIC_SHARE if cases == "train" else 0.0
+
+    def make(self, number: int) -> Sample:
+        """Sample `number`, the same whenever and by whomever it is made."""
+        random = np.random.default_rng([self._seed, number])
+        stacks = self._stacks
+        if random.random() < self._share:
+            stacks = self._pool(int(random.integers(SYNTHETIC_POOL)) + SYNTHETIC_POOL * (number // 20000))
+        return make_sample(stacks, self._encoder, self._settings, random)
+
+    def _pool(self, number: int) -> list[Stack]:
+        if number not in self._synthetic:
+            if len(self._synthetic) > 2 * SYNTHETIC_POOL:
+                self._synthetic.clear()
+            self._synthetic[number] = [synthetic_stack(np.random.default_rng([self._seed, 1, number]))]
+        return self._synthetic[number]
+
+
+def produce(
+    root: Path, encoder: dict[str, Tensor], settings: SampleSettings, seed: int, first: int, workers: int
+) -> Generator[Sample, None, None]:
+    """Endless samples from number `first` on.
+
+    Args:
+        root: Collection.
+        encoder: Frozen key encoder's state dict.
+        settings: Sizes.
+        seed: Of the stream.
+        first: Number of the first sample.
+        workers: Processes; the order of the samples does not depend on it.
+
+    Raises:
+        RuntimeError: A worker ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    arrays = {name: tensor.numpy() for name, tensor in encoder.items()}
+    queues = [context.Queue(maxsize=AHEAD) for _ in range(workers)]
+    processes: list[BaseProcess] = []
+    for worker, results in enumerate(queues):
+        arguments = (results, root, arrays, settings, seed, first + worker, workers)
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        process.start()
+        processes.append(process)
+    try:
+        number = 0
+        while True:
+            worker = number % workers
+            try:
+                yield queues[worker].get(timeout=5)
+            except queue.Empty:
+                if not processes[worker].is_alive():
+                    msg = "A process that makes training samples ended; its own message is above."
+                    raise RuntimeError(msg) from None
+                continue
+            number += 1
+    finally:
+        for process in processes:
+            process.terminate()
+
+
+def _work(
+    results: multiprocessing.Queue[Sample],
+    root: Path,
+    arrays: dict[str, np.ndarray],
+    settings: SampleSettings,
+    seed: int,
+    first: int,
+    step: int,
+) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    encoder = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    maker = SampleMaker(root, encoder, settings, seed)
+    parent = multiprocessing.parent_process()
+    number = first
+    while True:
+        sample = maker.make(number)
+        number += step
+        while True:
+            try:
+                results.put(sample, timeout=2)
+                break
+            except queue.Full:
+                if parent is None or not parent.is_alive():  # the training was killed
+                    return

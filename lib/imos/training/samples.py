@@ -1,0 +1,203 @@
+"""Training samples: one object painted on one slice, and the slices that follow.
+
+A sample is a pure function of the seed and its number, so that a resumed run sees what an unbroken one would have seen.
+Everything that does not depend on the network's own predictions is made here, in worker processes: crops, optical flow,
+the target model's score, the frozen encoder's maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from imos.network.efficientnet import EfficientNetLite0
+from imos.propagation.flow import backward_flow, gray
+from imos.propagation.target import TargetModel, picture_tensor, pixel_features
+from imos.training.volumes import SMALLEST_AREA, Stack
+
+
+@dataclass(frozen=True)
+class Sample:
+    """T slices of one object in its region; the first is painted.
+
+    Attributes:
+        pictures: `(T, S, S)` uint8 gray.
+        masks: `(T, S, S)` uint8, 0 or 1.
+        flows: `(T-1, S, S, 2)` float16, backward.
+        scores: `(T-1, S/2, S/2)` float16, target model fitted on the painted slice.
+        maps: Four arrays `(T, C, h, w)` float16, the key encoder's pyramid.
+    """
+
+    pictures: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    flows: NDArray[np.float16]
+    scores: NDArray[np.float16]
+    maps: tuple[NDArray[np.float16], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSettings:
+    """How samples are cut.
+
+    Attributes:
+        grid: Grid pixels a side.
+        frames: Slices a sample, the painted one included.
+        largest_gap: Greatest distance of neighbouring slices.
+    """
+
+    grid: int = 160
+    frames: int = 4
+    largest_gap: int = 2
+
+
+def make_sample(stacks: list[Stack], encoder: EfficientNetLite0, settings: SampleSettings, random: Generator) -> Sample:
+    """Cut one sample.
+
+    Args:
+        stacks: What to cut from.
+        encoder: Frozen key encoder, on the CPU.
+        settings: Sizes.
+        random: Its stream decides everything.
+    """
+    while True:
+        stack = stacks[int(random.integers(len(stacks)))]
+        chosen = _choose(stack, settings, random)
+        if chosen is None:
+            continue
+        indices, values = chosen
+        pictures, masks = _cut(stack, indices, values, settings.grid, random)
+        if masks[0].sum() >= 40 and masks[0].mean() < 0.8:
+            return _finish(pictures, masks, encoder)
+
+
+def _choose(
+    stack: Stack, settings: SampleSettings, random: Generator
+) -> tuple[list[int], NDArray[np.int64]] | None:
+    """Slices, painted one first, and the label values that make up the object."""
+    objects = stack.objects()
+    value = int(objects[int(random.integers(objects.size))])
+    values = np.array([value])
+    if objects.size > 2 and random.random() < 0.1:
+        values = np.unique(random.choice(objects, 2))
+    area = stack.areas[:, values].sum(1)
+    starts = np.flatnonzero(area >= SMALLEST_AREA)
+    if not starts.size:
+        return None
+    # larger slices are painted more often, as people do
+    start = int(random.choice(starts, p=area[starts] / area[starts].sum()))
+    count = len(area)
+    if count == 1:
+        return [0] * settings.frames, values
+    step = 1 if random.random() < 0.5 else -1
+    gap = int(random.integers(1, settings.largest_gap + 1))
+    indices = [start]
+    for _ in range(settings.frames - 1):
+        following = indices[-1] + step * gap
+        if not 0 <= following < count:
+            step = -step
+            following = indices[-1] + step * gap
+            if not 0 <= following < count:
+                return None
+        indices.append(following)
+    # mostly slices that show the object, sometimes its end and what comes after
+    if area[indices[1]] == 0 or (area[indices[-1]] == 0 and random.random() < 0.4):
+        return None
+    return indices, values
+
+
+def _cut(
+    stack: Stack, indices: list[int], values: NDArray[np.int64], grid: int, random: Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    is_object = np.zeros(256, np.uint8)
+    is_object[values] = 1
+    masks = [is_object[stack.labels[index]] for index in indices]
+    rows, columns = np.flatnonzero(masks[0].any(1)), np.flatnonzero(masks[0].any(0))
+    size = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    side = max(2.2 * size, 32.0) * float(np.exp(random.uniform(-0.15, 0.35)))
+    side = min(side, 1.1 * max(32, *masks[0].shape))
+    centre = np.array([columns[0] + columns[-1], rows[0] + rows[-1]]) / 2 + random.normal(0, 0.04 * side, 2)
+    still = stack.slices.shape[0] == 1
+    motion = (1.0 if still else 0.15) * float(random.uniform(0, 1))
+    angle = float(random.uniform(-np.pi, np.pi)) if random.random() < 0.5 else float(random.integers(4)) * np.pi / 2
+    mirror = 1 if random.random() < 0.5 else -1
+    aspect = float(np.exp(random.normal(0, 0.08)))
+    zoom = 1.0
+    tone = _Tone.draw(random)
+    pictures_out, masks_out = [], []
+    colour = random.dirichlet((2.0, 2.0, 2.0))
+    for index, mask in zip(indices, masks, strict=True):
+        scale = side * zoom / grid
+        cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
+        turn = np.array([[cosine * mirror * aspect, -sine], [sine * mirror * aspect, cosine]])
+        offset = centre - turn @ np.full(2, (grid - 1) / 2)
+        matrix = np.column_stack([turn, offset])
+        plane = stack.slices[index]
+        if plane.ndim == 3:
+            plane = (plane.astype(np.float32) @ colour.astype(np.float32)).astype(np.uint8)
+        if scale > 1.0:
+            plane = cv2.GaussianBlur(plane, (0, 0), 0.5 * float(np.sqrt(scale * scale - 1.0)))
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        picture = cv2.warpAffine(plane, matrix, (grid, grid), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        soft = cv2.warpAffine(mask.astype(np.float32), matrix, (grid, grid), flags=flags)
+        pictures_out.append(tone.apply(picture, random))
+        masks_out.append((soft > 0.5).astype(np.uint8))
+        centre = centre + random.normal(0, 0.03 * side, 2) * motion
+        angle += float(random.normal(0, 0.12)) * motion
+        zoom *= float(np.exp(random.normal(0, 0.05) * motion))
+    return np.stack(pictures_out), np.stack(masks_out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tone:
+    """One intensity transform a sample, with a little change from slice to slice."""
+
+    gamma: float
+    low: float
+    high: float
+    invert: bool
+    noise: float
+    blur: float
+
+    @classmethod
+    def draw(cls, random: Generator) -> _Tone:
+        return cls(
+            gamma=float(np.exp(random.normal(0, 0.3))),
+            low=float(random.uniform(0, 0.25)),
+            high=float(random.uniform(0.75, 1.0)),
+            invert=bool(random.random() < 0.15),
+            noise=float(random.uniform(0, 8)) if random.random() < 0.4 else 0.0,
+            blur=float(random.uniform(0.4, 1.5)) if random.random() < 0.2 else 0.0,
+        )
+
+    def apply(self, picture: NDArray[np.uint8], random: Generator) -> NDArray[np.uint8]:
+        levels = np.linspace(0, 1, 256) ** (self.gamma * float(np.exp(random.normal(0, 0.03))))
+        levels = self.low + (self.high - self.low) * (1 - levels if self.invert else levels)
+        levels = levels * float(np.exp(random.normal(0, 0.02)))
+        picture = cv2.LUT(picture, (255 * levels).clip(0, 255).astype(np.uint8))
+        if self.blur:
+            picture = cv2.GaussianBlur(picture, (0, 0), self.blur)
+        if self.noise:
+            noisy = picture + random.standard_normal(picture.shape).astype(np.float32) * self.noise
+            picture = noisy.clip(0, 255).astype(np.uint8)
+        return picture
+
+
+@torch.no_grad()
+def _finish(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], encoder: EfficientNetLite0) -> Sample:
+    batch = torch.cat([picture_tensor(picture) for picture in pictures])
+    pyramid = encoder(batch)
+    features = [
+        pixel_features(picture, type(pyramid)(*(level[number : number + 1] for level in pyramid)))
+        for number, picture in enumerate(pictures)
+    ]
+    target = TargetModel(features[0], masks[0].astype(np.float32))
+    scores = np.stack([target.score(feature) for feature in features[1:]])
+    pairs = zip(pictures[1:], pictures[:-1], strict=True)
+    flows = np.stack([backward_flow(gray(current), gray(previous)) for current, previous in pairs])
+    maps = tuple(level.numpy().astype(np.float16) for level in pyramid)
+    return Sample(pictures, masks, flows.astype(np.float16), scores.astype(np.float16), maps)

@@ -1,0 +1,126 @@
+"""Labelled stacks that training samples are cut from: real volumes, frame sequences, stills and synthetic volumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import label as connected
+
+from imos.datasets.collection import read_collection, stills
+
+SMALLEST_AREA = 12
+"""Pixels below which an object is not painted."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A labelled stack of slices.
+
+    Attributes:
+        slices: `(D, H, W)` or `(D, H, W, 3)` uint8.
+        labels: `(D, H, W)` uint8.
+        areas: `(D, L)` pixels of every label value on every slice.
+        is_video: Frames: an object may leave and come back.
+    """
+
+    slices: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    areas: NDArray[np.int64]
+    is_video: bool
+
+    @classmethod
+    def of(cls, slices: NDArray[np.uint8], labels: NDArray[np.uint8], *, is_video: bool = False) -> Stack:
+        """Count areas once."""
+        areas = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in labels])
+        areas[:, 0] = 0
+        return cls(slices, labels, areas, is_video)
+
+    def objects(self) -> NDArray[np.int64]:
+        """Label values that are large enough on some slice."""
+        return np.flatnonzero(self.areas.max(0) >= SMALLEST_AREA)
+
+
+def real_stacks(root: Path, split: str = "train") -> list[Stack]:
+    """Volumes in all three planes, frame sequences and stills of a collection.
+
+    Args:
+        root: Folder of the collection.
+        split: Which rows.
+    """
+    stacks: list[Stack] = []
+    for case in read_collection(root, split):
+        slices, labels = case.load()
+        stacks.append(Stack.of(slices, labels, is_video=case.is_video))
+        if case.is_video or min(slices.shape[:3]) < 24:
+            continue
+        for axis in (1, 2):
+            turned = (np.ascontiguousarray(np.moveaxis(array, axis, 0)) for array in (slices, labels))
+            stacks.append(Stack.of(*turned))
+    for image, mask in stills(root, split):
+        picture, label = cv2.imread(str(image)), cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+        if picture is None or label is None or picture.shape[:2] != label.shape:
+            continue
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        stacks.append(Stack.of(picture[None], label[None], is_video=True))
+    return [stack for stack in stacks if stack.objects().size]
+
+
+def synthetic_stack(random: Generator, size: int = 112, depth: int = 28) -> Stack:
+    """A volume of random shapes with random intensities, texture, bias field, blur and noise.
+
+    Smooth random fields compete for every voxel, which gives a label map of touching shapes that split, merge, begin and
+    end; every region gets an intensity and a texture of its own (the recipe of SynthSeg).
+    """
+    regions = int(random.integers(5, 12))
+    smooth = float(random.uniform(5, 12))
+    through = smooth * float(random.uniform(0.35, 0.9))
+    coarse = 0.5
+    shape = (max(4, round(depth * coarse)), round(size * coarse), round(size * coarse))
+    fields = []
+    for _ in range(regions):
+        factor = float(random.uniform(0.6, 1.4)) * coarse
+        sigma = np.array([through, smooth, smooth]) * factor
+        field = gaussian_filter(random.standard_normal(shape).astype(np.float32), sigma)
+        fields.append(field / field.std() + float(random.normal(0, 0.25)))
+    fine = [zoom(field, np.array((depth, size, size)) / np.array(shape), order=1) for field in fields]
+    stacked = np.stack(fine)
+    labels = stacked.argmax(0).astype(np.uint8) + 1
+    if random.random() < 0.35:  # a ring: the rim of one region becomes an object of its own
+        winner = np.sort(stacked, axis=0)
+        margin = winner[-1] - winner[-2]
+        inner = (labels == 1) & (margin > float(random.uniform(0.3, 0.8)))
+        labels[inner] = regions + 1
+    regions_of, labels = labels, _components(labels)
+    intensity = random.uniform(20, 235, 256)
+    volume = intensity[regions_of].astype(np.float32)
+    texture = random.standard_normal(volume.shape).astype(np.float32)
+    for strength, sigma in ((float(random.uniform(0, 18)), 2.0), (float(random.uniform(0, 18)), 0.8)):
+        part = gaussian_filter(texture, (sigma * 0.5, sigma, sigma))
+        volume += (strength * random.uniform(0.3, 1.0, 256))[regions_of] * part / part.std()
+    bias = gaussian_filter(random.standard_normal((8, 16, 16)).astype(np.float32), 3)
+    bias = zoom(bias / (np.abs(bias).max() + 1e-6), np.array(volume.shape) / np.array(bias.shape), order=1)
+    volume *= 1 + float(random.uniform(0, 0.35)) * bias
+    blur = float(random.uniform(0.3, 1.3))
+    volume = gaussian_filter(volume, (0.3 * blur, blur, blur))
+    volume += random.standard_normal(volume.shape).astype(np.float32) * float(random.uniform(0, 14))
+    return Stack.of(volume.clip(0, 255).astype(np.uint8), labels)
+
+
+def _components(regions: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The connected parts of every region as objects of their own, small ones left out."""
+    objects = np.zeros_like(regions)
+    count = 0
+    for value in np.unique(regions):
+        parts, number = connected(regions == value)
+        sizes = np.bincount(parts.ravel(), minlength=number + 1)
+        for part in np.flatnonzero(sizes[1:] > 300) + 1:
+            if count < 255:
+                count += 1
+                objects[parts == part] = count
+    return objects
