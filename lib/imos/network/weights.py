@@ -235,7 +235,10 @@ def save_weights(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], in
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        partial.touch(exist_ok=False)
+        mode = partial.stat().st_mode  # as of any new file; safetensors makes files that only their owner can read
         save_file(own, partial, info.metadata())
+        partial.chmod(mode)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -16,17 +16,11 @@ class FloorSettings:
         score_weight: Share of the target model's log odds added to the prior's.
         prior_blur: Standard deviation in grid pixels by which the warped mask is blurred.
         prior_limit: Bound of the prior's log odds.
-        update_every: Slices between two fits of the target model.
     """
 
     score_weight: float = 0.45
     prior_blur: float = 1.0
     prior_limit: float = 4.0
-    update_every: int = 0
-    smooth: float = 0.0
-    video_weight: float = 0.3
-    stop_area: float = 0.03
-    stop_score: float = -1.0
 
 
 FLOOR = FloorSettings()

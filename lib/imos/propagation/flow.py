@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+FINEST_SCALE = 0
+"""Flow down to full resolution. The preset's half resolution costs .01 of J&F, and .04 on electron microscopy."""
+
 _local = threading.local()
 
 
@@ -30,7 +33,9 @@ def backward_flow(current: NDArray[np.uint8], previous: NDArray[np.uint8]) -> ND
     """
     if not hasattr(_local, "dis"):  # the object keeps buffers and is not safe to share between threads
         _local.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return _local.dis.calc(current, previous, None)
+        _local.dis.setFinestScale(FINEST_SCALE)
+    flow: NDArray[np.float32] = _local.dis.calc(current, previous, None)
+    return flow
 
 
 def warp(values: NDArray[np.float32], flow: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -45,4 +50,7 @@ def warp(values: NDArray[np.float32], flow: NDArray[np.float32]) -> NDArray[np.f
     """
     height, width = flow.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    warped: NDArray[np.float32] = cv2.remap(
+        values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+    )
+    return warped

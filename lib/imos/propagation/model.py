@@ -10,13 +10,16 @@ import torch
 
 from imos.errors import UserError
 from imos.network.efficientnet import EfficientNetLite0
+from imos.network.small import SmallNetwork
 from imos.network.weights import Weights, WeightsInfo, load_strictly, read_weights, sha256, xmem_from_weights
 from imos.network.xmem import XMem
+from imos.propagation.existence import Judge
 
 BUNDLED = Path(__file__).parents[3] / "weights" / "small.safetensors"
 SMALL, XMEM = "small", "xmem"
 ENCODER_PREFIX = "encoder."
 NETWORK_PREFIX = "network."
+JUDGE_PREFIX = "judge."
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Model:
         device: Where the networks are.
         info: What the file says about itself.
         encoder: `small`: frozen key encoder, also the target model's features.
+        network: `small`: memory network; None for the untrained floor alone.
+        judge: `small`: when an object has ended, and how good a mask is.
         xmem: `xmem`: the paper's network.
     """
 
@@ -37,6 +42,8 @@ class Model:
     device: torch.device
     info: WeightsInfo
     encoder: EfficientNetLite0 | None = None
+    network: SmallNetwork | None = None
+    judge: Judge | None = None
     xmem: XMem | None = None
 
 
@@ -68,13 +75,25 @@ def load(
         return Model(path.name, digest, place, content.info, xmem=xmem)
     if configuration == SMALL:
         encoder = EfficientNetLite0()
-        own = {name.removeprefix(ENCODER_PREFIX): tensor for name, tensor in content.tensors.items()}
-        load_strictly(encoder, own, path.name)
-        return Model(path.name, digest, place, content.info, encoder=encoder.to(place).eval())
+        load_strictly(encoder, _part(content, ENCODER_PREFIX), path.name)
+        network = None
+        trained = _part(content, NETWORK_PREFIX)
+        if trained:
+            network = SmallNetwork()
+            load_strictly(network, trained, path.name)
+            network = network.to(place).eval()
+        fitted = {name: tensor.double().numpy() for name, tensor in _part(content, JUDGE_PREFIX).items()}
+        judge = Judge(fitted["existence"], fitted["quality"]) if fitted.keys() == {"existence", "quality"} else None
+        encoder = encoder.to(place).eval()
+        return Model(path.name, digest, place, content.info, encoder=encoder, network=network, judge=judge)
     raise UserError(
         f"{path.name} holds weights of configuration '{configuration}'; known are '{SMALL}' and '{XMEM}'."
         " Give a file made by iMOS, or an XMem or iMOS .pth."
     )
+
+
+def _part(weights: Weights, prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.tensors.items() if name.startswith(prefix)}
 
 
 def _device(name: str) -> torch.device:

@@ -54,7 +54,7 @@ class Region:
             replicate: Continue the slice's edge outside; else 0.
 
         Returns:
-            `(grid, grid)` or `(grid, grid, 3)` of the same type. Bilinear when the grid is finer, area means when coarser.
+            `(grid, grid)` or `(grid, grid, 3)` of the same type. Bilinear; blurred first when the grid is coarser.
         """
         scale = self.scale
         border = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
@@ -65,7 +65,10 @@ class Region:
             [[scale, 0, self.column + 0.5 * scale - 0.5], [0, scale, self.row + 0.5 * scale - 0.5]], np.float64
         )
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(plane, matrix, (self.grid, self.grid), flags=flags, borderMode=border)
+        cropped: NDArray[np.float32] = cv2.warpAffine(
+            plane, matrix, (self.grid, self.grid), flags=flags, borderMode=border
+        )
+        return cropped
 
     def paste(self, values: NDArray[np.float32], shape: tuple[int, int]) -> tuple[int, int, NDArray[np.float32]]:
         """Resample a grid back to slice pixels.
@@ -105,7 +108,10 @@ class Region:
         shift_y = (other.row - self.row) / self.scale + 0.5 * ratio - 0.5
         matrix = np.array([[ratio, 0, shift_x], [0, ratio, shift_y]], np.float64)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(values, matrix, (other.grid, other.grid), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+        seen: NDArray[np.float32] = cv2.warpAffine(
+            values, matrix, (other.grid, other.grid), flags=flags, borderMode=cv2.BORDER_CONSTANT
+        )
+        return seen
 
     def follow(self, mask: NDArray[np.bool_], shape: tuple[int, int]) -> Region:
         """The window for the next slice.

@@ -12,7 +12,9 @@ and its correction fades out over a few voxels to both sides.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
+from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -24,14 +26,16 @@ from imos.errors import UserError
 from imos.imaging import ImageKind, Plane, choose_window, plane_axis, thin_axis
 from imos.propagation.blending import Layer, Stripe, blend, one_sided, pull_to_stripe
 from imos.propagation.composition import Outcome, SessionState, compose, crossing_masks
+from imos.propagation.cores import passes_at_once, side_by_side, threads_for
 from imos.propagation.crops import Crop
 from imos.propagation.history import History
 from imos.propagation.passes import Pass, PassCache, PassKey
 from imos.propagation.plan import Direction, Leg, Segment, segments_of
 from imos.propagation.prompts import Place, Prompt, as_labels, check_label, check_label_map, label_values
 from imos.propagation.result import Progress, Result
-from imos.propagation.slices import SliceSource, VolumeSlices
+from imos.propagation.slices import SliceSource, VolumeSlices, plane_of
 from imos.propagation.states import SliceState
+from imos.propagation.trackers import tracker_for
 
 if TYPE_CHECKING:
     from imos.imaging import Image
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class Tracker(Protocol):
-    """One pass of one object; `imos.propagation.track.track` is the one that is used."""
+    """One pass of one object; `imos.propagation.trackers` names those that are used."""
 
     def __call__(
         self, model: Model, slices: SliceSource, mask: NDArray[np.bool_], start: int, stop: int
@@ -77,14 +81,12 @@ class Session:
         last: int | None = None,
         tracker: Tracker | None = None,
     ) -> None:
-        if tracker is None:
-            from imos.propagation.track import track  # torch comes with it
-
-            tracker = track
         self._model = model
         self._image = image
-        self._tracker = tracker
         self._check_limits(first, last)
+        self._own_tracker = tracker is not None
+        self._tracker = tracker or tracker_for(model, image.kind)
+        self._lock = Lock()
         self._history = History(SessionState(first=first, last=last))
         self._passes = PassCache()
         self._blends: dict[int, dict[BlendKey, Layer]] = {}
@@ -416,25 +418,35 @@ class Session:
     ) -> bool:
         """Compute passes; False when cancelled."""
         total, done = sum(leg.length for leg in legs), 0
-        for leg in legs:
-            if should_stop is not None and should_stop():
-                return False
-            prompt, layers = leg.prompt, {}
-            source = self._source(prompt)
-            for estimate in self._tracker(self._model, source, prompt.mask, prompt.index, leg.stop):
-                crop = Crop.of_probability(estimate.probability, estimate.top, estimate.left, prompt.shape)
-                layers[estimate.index] = Layer(crop, float(estimate.existence), float(estimate.confidence))
-                done += 1
-                if on_progress is not None:
-                    on_progress(Progress(done, total, prompt.label, estimate.index))
-                if should_stop is not None and should_stop():
+        found: dict[PassKey, dict[int, Layer]] = {leg.key: {} for leg in legs}
+        if should_stop is not None and should_stop():
+            return False
+        limited = nullcontext() if self._own_tracker else threads_for(self._model)
+        at_once = 1 if self._own_tracker else passes_at_once(self._model)
+        with limited, closing(side_by_side(legs, self._steps, at_once)) as steps:
+            for leg, step in steps:
+                layers = found[leg.key]
+                if step is None:
+                    self._passes.put(leg.key, Pass(layers, leg.stop))
+                    index, more = leg.stop, leg.length - len(layers)
+                else:
+                    index, more = step[0], 1
+                    layers[index] = step[1]
+                done += more
+                if more and on_progress is not None:
+                    on_progress(Progress(done, total, leg.prompt.label, index))
+                if step is not None and should_stop is not None and should_stop():
                     return False
-            self._passes.put(leg.key, Pass(layers, leg.stop))
-            if len(layers) < leg.length:
-                done += leg.length - len(layers)
-                if on_progress is not None:
-                    on_progress(Progress(done, total, prompt.label, leg.stop))
         return True
+
+    def _steps(self, leg: Leg) -> Iterator[tuple[int, Layer]]:
+        """What one pass sees, slice by slice."""
+        prompt = leg.prompt
+        with self._lock:  # the passes of one prompt share its slices
+            source = self._source(prompt)
+        for estimate in self._tracker(self._model, source, prompt.mask, prompt.index, leg.stop):
+            crop = Crop.of_probability(estimate.probability, estimate.top, estimate.left, prompt.shape)
+            yield estimate.index, Layer(crop, float(estimate.existence), float(estimate.confidence))
 
     def _source(self, prompt: Prompt) -> SliceSource:
         """Slices in the window that shows the painted object best."""
@@ -446,7 +458,7 @@ class Session:
                 rim = max(2, round(0.2 * float(np.sqrt(prompt.crop.area))))
                 disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1))
                 seen = cv2.dilate(prompt.mask.astype(np.uint8), disc) > 0
-                near = np.take(self._image.voxels, prompt.index, axis=prompt.axis)[seen]
+                near = plane_of(self._image.voxels, prompt.index, prompt.axis)[seen]
             window = choose_window(self._image, near)
             self._latest_source = prompt.digest, VolumeSlices(self._image, prompt.axis, window)
         return self._latest_source[1]

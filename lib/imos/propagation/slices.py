@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,11 @@ class SliceSource(Protocol):
         """Slice `index`: `(H, W)` gray or `(H, W, 3)` RGB."""
 
 
+def plane_of(voxels: NDArray[Any], index: int, axis: int) -> NDArray[Any]:
+    """One slice as a view: `np.take` would first copy a volume whole whose memory order is not C, as NIfTI's is not."""
+    return voxels[tuple(index if other == axis else slice(None) for other in range(axis + 1))]
+
+
 class VolumeSlices:
     """Slices of an `Image`, windowed one by one so that a big stack is never copied as a whole.
 
@@ -44,7 +49,7 @@ class VolumeSlices:
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Slice `index`: `(H, W)` gray or `(H, W, 3)` RGB, uint8."""
-        plane = np.take(self._voxels, index, axis=self._axis)
+        plane = plane_of(self._voxels, index, self._axis)
         if plane.ndim == 3:
             return np.ascontiguousarray(plane, dtype=np.uint8)
         return np.ascontiguousarray(apply_window(plane, self._window))

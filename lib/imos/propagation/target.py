@@ -1,7 +1,9 @@
 """Target model: what the painted object looks like, learned from the painted slice alone.
 
-A logistic regression per object, fitted in a few Newton steps on intensities, their blurs and deviations, and the frozen
-key encoder's maps (the idea of FRTM-VOS and "Learning what to learn"). Its score is a likelihood beside the flow's prior.
+A logistic regression per object, fitted in a few Newton steps on intensities, their blurs and deviations, and the
+frozen key encoder's maps (the idea of FRTM-VOS and "Learning what to learn"). Its score is a likelihood beside the
+flow's prior.
+It is not fitted again on the way: learning from one's own masks cost .02 of J&F on the training volumes.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from imos.network.efficientnet import Pyramid
 STRIDE = 2
 """Grid pixels a feature pixel."""
 
-NEWTON_FIRST = 6
-NEWTON_UPDATE = 2
+NEWTON_STEPS = 6
 SAMPLE = 2
+"""Only every second feature pixel is fitted to, in both directions."""
+
 RIDGE = 30.0
+"""Against overfitting: both classes together weigh 400."""
+
 SCORE_LIMIT = 8.0
 
 
@@ -61,8 +66,9 @@ def pixel_features(picture: NDArray[np.uint8], pyramid: Pyramid) -> NDArray[np.f
         functional.interpolate(level, size=(size, size), mode="bilinear", align_corners=False)
         for level in (pyramid.f4, pyramid.f8)
     ]
-    deep = torch.cat([level[0].reshape(level.shape[1], -1) for level in maps]).numpy()
-    return np.concatenate([np.stack(small), deep]).T
+    deep = torch.cat([level[0].reshape(level.shape[1], -1) for level in maps]).cpu().numpy()
+    features: NDArray[np.float32] = np.concatenate([np.stack(small), deep]).T
+    return features
 
 
 _Samples = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
@@ -79,24 +85,14 @@ class TargetModel:
     def __init__(self, features: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
         self._mean = features.mean(0)
         self._scale = 1.0 / (features.std(0) + 1e-3)
-        self._painted = self._samples(features, mask)
-        self._weights = np.zeros(self._painted[0].shape[1], np.float32)
-        self._newton([self._painted], NEWTON_FIRST)
+        self._weights = np.zeros(features.shape[1] + 1, np.float32)
+        self._fit(*self._samples(features, mask))
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log odds of object against background, `(S/2, S/2)`, limited to ±8."""
         size = round(float(np.sqrt(features.shape[0])))
         score = self._standard(features) @ self._weights
         return np.clip(score, -SCORE_LIMIT, SCORE_LIMIT).reshape(size, size)
-
-    def update(self, features: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
-        """Fit again to the painted slice and the latest one.
-
-        Args:
-            features: `(N, F)` of the latest slice.
-            mask: `(S, S)` the object's probability there.
-        """
-        self._newton([self._painted, self._samples(features, mask)], NEWTON_UPDATE)
 
     def _samples(self, features: NDArray[np.float32], mask: NDArray[np.float32]) -> _Samples:
         """Every second feature pixel in both directions: a quarter of them fits as well and costs a quarter."""
@@ -113,12 +109,9 @@ class TargetModel:
         standard[:, -1] = 1.0
         return standard
 
-    def _newton(self, sets: list[_Samples], steps: int) -> None:
-        x = np.concatenate([part[0] for part in sets]) if len(sets) > 1 else sets[0][0]
-        y = np.concatenate([part[1] for part in sets])
-        weight = np.concatenate([part[2] for part in sets]) / len(sets)
-        identity = np.eye(x.shape[1], dtype=np.float64) * RIDGE
-        for _ in range(steps):
+    def _fit(self, x: NDArray[np.float32], y: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
+        identity = np.eye(x.shape[1]) * RIDGE
+        for _ in range(NEWTON_STEPS):
             p = 1.0 / (1.0 + np.exp(-np.clip(x @ self._weights, -30, 30)))
             gradient = x.T @ (weight * (p - y)) + RIDGE * self._weights
             curvature = np.maximum(weight * p * (1 - p), 1e-4 * weight)

@@ -1,6 +1,7 @@
 """One pass: one object is carried from its painted slice to the next ones, slice by slice.
 
-Each step first makes the untrained floor (flow prior and target model), to which the memory network adds a residual.
+Each step makes the untrained floor (flow prior and target model), lets the memory network correct it if the weights
+hold one, and asks whether the object is still there. All of it happens in the object's region of interest.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from imos.network.efficientnet import EfficientNetLite0, Pyramid
+from imos.propagation.correction import Correction
+from imos.propagation.existence import UNTAUGHT, gather
 from imos.propagation.floor import FLOOR, FloorSettings, logit, sigmoid
 from imos.propagation.flow import backward_flow, gray, warp
 from imos.propagation.model import Model
 from imos.propagation.region import Region, region_around
 from imos.propagation.slices import SliceSource
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
+
+PATIENCE = 2
+"""Slices in a row on which the object must be missing before a pass through a volume ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +51,50 @@ class Estimate:
 
 @torch.no_grad()
 def track(
-    model: Model, slices: SliceSource, mask: NDArray[np.bool_], start: int, stop: int, settings: FloorSettings = FLOOR
+    model: Model,
+    slices: SliceSource,
+    mask: NDArray[np.bool_],
+    start: int,
+    stop: int,
+    *,
+    patience: int | None = PATIENCE,
+    settings: FloorSettings = FLOOR,
 ) -> Iterator[Estimate]:
     """Carry one object from its painted slice.
 
     Args:
-        model: Encoder and, if there is one, network.
+        model: Weights of configuration `small`.
         slices: 8-bit slices.
         mask: `(H, W)` the painted object.
         start: Index of the painted slice (not yielded).
         stop: Last slice, inclusive; before or after `start`.
+        patience: The pass ends when the object is missing on so many slices in a row; None: it never ends early, for
+            videos, where an object may come back.
+        settings: Constants of the floor.
 
     Yields:
-        One estimate a slice, outward. Ends early when the object has ended.
+        One estimate a slice, outward.
+
+    Raises:
+        ValueError: The weights have no key encoder of `small`.
     """
+    encoder = model.encoder
+    if encoder is None:
+        msg = "track needs weights of configuration small"
+        raise ValueError(msg)
+    judge = model.judge or UNTAUGHT
     step = 1 if stop >= start else -1
-    region = region_around(mask)
-    probability = (region.crop(mask.astype(np.float32), replicate=False)).clip(0, 1)
-    picture = _picture(slices[start], region)
-    target = TargetModel(_features(model, picture), probability)
-    painted_area = float(mask.sum())
     shape = slices.shape
+    region = region_around(mask)
+    probability = region.crop(mask.astype(np.float32), replicate=False).clip(0, 1)
     plane = slices[start]
-    for count, index in enumerate(range(start + step, stop + step, step), 1):
+    picture = _picture(plane, region)
+    pyramid = _encode(encoder, picture, deep=model.network is not None)
+    target = TargetModel(pixel_features(picture, pyramid), probability)
+    correction = Correction(model.network, pyramid, gray(picture), probability) if model.network is not None else None
+    area = painted_area = float(mask.sum())
+    held: list[Estimate] = []  # slices without the object, until it is seen again or patience ends
+    for distance, index in enumerate(range(start + step, stop + step, step), 1):
         following = region.follow(probability > 0.5, shape)
         probability = region.resample(probability, following)
         if following != region:
@@ -74,29 +102,43 @@ def track(
         region = following
         plane = slices[index]
         current = _picture(plane, region)
-        prior = warp((probability > 0.5).astype(np.float32), backward_flow(gray(current), gray(picture)))
-        if settings.prior_blur:
-            prior = cv2.GaussianBlur(prior, (0, 0), settings.prior_blur)
-        features = _features(model, current)
-        score = target.score(features)
-        score = cv2.resize(score, (region.grid, region.grid), interpolation=cv2.INTER_LINEAR)
-        probability = sigmoid(logit(prior, settings.prior_limit) + settings.score_weight * score)
-        inside = probability > 0.5
-        area = float(inside.sum()) * region.scale**2
-        evidence = float(score[inside].mean()) if area else -9.0
-        existence = 1.0 if area >= settings.stop_area * painted_area and evidence > settings.stop_score else 0.0
-        if existence < 0.5 or area < 4:
-            return
+        pyramid = _encode(encoder, current, deep=correction is not None)
+        flow = backward_flow(gray(current), gray(picture))
+        # the hard mask: a soft one would sum up evidence from slice to slice until neighbours belong to the object
+        prior = warp((probability > 0.5).astype(np.float32), flow)
+        prior = cv2.GaussianBlur(prior, (0, 0), settings.prior_blur)
+        prior_odds = logit(prior, settings.prior_limit)
+        score = cv2.resize(target.score(pixel_features(current, pyramid)), (region.grid, region.grid))
+        odds = prior_odds + settings.score_weight * score
+        warped = warp(gray(picture).astype(np.float32), flow)
+        if correction is not None:
+            odds = odds + correction.residual(pyramid, gray(current), warped, prior_odds, score)
+        probability = sigmoid(odds)
+        previous_area, area = area, float(np.count_nonzero(odds > 0)) * region.scale**2
+        areas = (area, previous_area, painted_area)
+        evidence = gather(probability, prior, score, gray(current), warped, areas, distance)
+        existence, confidence = judge.of(evidence)
         top, left, pasted = region.paste(probability, shape)
-        yield Estimate(index, top, left, pasted, existence, float(abs(2 * probability[prior > 0.05] - 1).mean()))
+        estimate = Estimate(index, top, left, pasted, existence, confidence)
+        if existence >= 0.5 or patience is None:
+            yield from held
+            yield estimate
+            held = []
+        else:
+            held.append(estimate)
+            if len(held) == patience or area == 0:
+                return
         picture = current
-        if settings.update_every and count % settings.update_every == 0:
-            target.update(features, probability)
+        if correction is not None:
+            correction.remember(gray(current), probability)
+    yield from held
 
 
 def _picture(plane: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
-    return region.crop(plane)
+    return region.crop(plane).astype(np.uint8, copy=False)
 
 
-def _features(model: Model, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return pixel_features(picture, model.encoder(picture_tensor(picture), depth=3))
+def _encode(encoder: EfficientNetLite0, picture: NDArray[np.uint8], *, deep: bool) -> Pyramid:
+    device = encoder.stem.weight.device
+    pyramid: Pyramid = encoder(picture_tensor(picture).to(device), depth=4 if deep else 3)
+    return pyramid

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import threading
 from collections.abc import Generator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from imos.errors import UserError
 from imos.network.efficientnet import EfficientNetLite0
 from imos.training.samples import Sample, SampleSettings, make_sample
 from imos.training.volumes import Stack, real_stacks, synthetic_stack
@@ -32,6 +37,9 @@ class SampleMaker:
         settings: Sizes.
         seed: Of the stream.
         cases: `train` leaves every eighth stack out, `monitor` takes only those.
+
+    Raises:
+        UserError: The collection is too small to be divided.
     """
 
     def __init__(
@@ -42,6 +50,11 @@ class SampleMaker:
         self._encoder.eval()
         stacks = real_stacks(root)
         self._stacks = [stack for number, stack in enumerate(stacks) if (number % 8 == 5) == (cases == "monitor")]
+        if not self._stacks:
+            raise UserError(
+                f"{root} gives {len(stacks)} stacks to train on, and 6 are the least: every eighth is held out."
+                " A volume of at least 24 slices in every plane gives three stacks. Add volumes."
+            )
         self._settings = settings
         self._seed = seed
         self._synthetic: dict[int, list[Stack]] = {}
@@ -85,7 +98,7 @@ def produce(
     processes: list[BaseProcess] = []
     for worker, results in enumerate(queues):
         arguments = (results, root, arrays, settings, seed, first + worker, workers)
-        process = context.Process(target=_work, args=arguments, daemon=True)
+        process: BaseProcess = context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         processes.append(process)
     try:
@@ -103,30 +116,32 @@ def produce(
     finally:
         for process in processes:
             process.terminate()
+        for process in processes:
+            process.join()
 
 
 def _work(
     results: multiprocessing.Queue[Sample],
     root: Path,
-    arrays: dict[str, np.ndarray],
+    arrays: dict[str, NDArray[Any]],
     settings: SampleSettings,
     seed: int,
     first: int,
     step: int,
 ) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # a training that was killed ends nobody: a worker would wait at its full queue for ever
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     encoder = {name: torch.from_numpy(array) for name, array in arrays.items()}
     maker = SampleMaker(root, encoder, settings, seed)
-    parent = multiprocessing.parent_process()
     number = first
     while True:
-        sample = maker.make(number)
+        results.put(maker.make(number))
         number += step
-        while True:
-            try:
-                results.put(sample, timeout=2)
-                break
-            except queue.Full:
-                if parent is None or not parent.is_alive():  # the training was killed
-                    return
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -75,9 +75,7 @@ def make_sample(stacks: list[Stack], encoder: EfficientNetLite0, settings: Sampl
             return _finish(pictures, masks, encoder)
 
 
-def _choose(
-    stack: Stack, settings: SampleSettings, random: Generator
-) -> tuple[list[int], NDArray[np.int64]] | None:
+def _choose(stack: Stack, settings: SampleSettings, random: Generator) -> tuple[list[int], NDArray[np.int64]] | None:
     """Slices, painted one first, and the label values that make up the object."""
     objects = stack.objects()
     value = int(objects[int(random.integers(objects.size))])

@@ -32,6 +32,9 @@ from imos.training.unroll import Batch, Step, unroll
 POOL = 768
 """Recent samples that batches are drawn from again: making one costs more than learning from it."""
 
+MONITOR_BATCH = 16
+"""Held-out sequences that are judged at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
@@ -109,8 +112,8 @@ def monitor(network: SmallNetwork, batches: list[Batch]) -> dict[str, float]:
     The floor walks on its own masks: the residual is switched off.
     """
     silent = copy.deepcopy(network)
-    torch.nn.init.zeros_(silent.out.weight)
-    torch.nn.init.zeros_(silent.out.bias)
+    for parameter in silent.out.parameters():
+        torch.nn.init.zeros_(parameter)
     measures: dict[str, float] = {}
     for name, judged in (("network", network), ("floor", silent)):
         collected: dict[int, list[Tensor]] = {}
@@ -227,20 +230,41 @@ def batches(samples: Iterator[Sample], settings: TrainSettings, step: int, fille
         step += 1
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _grid(text: str) -> int:
+    number = _positive(text)
+    if number % 16:
+        raise argparse.ArgumentTypeError(f"{number} is no multiple of 16")
+    return number
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `train`."""
     run_defaults, sample_defaults = TrainSettings(), SampleSettings()
     parser.add_argument("data", type=Path, help="folder of a collection with volumes.tsv and frames.tsv")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run; an unfinished run is taken up")
-    parser.add_argument("--steps", type=int, default=run_defaults.steps, help="optimiser steps in all")
-    parser.add_argument("--batch", type=int, default=run_defaults.batch, help="sequences a step")
+    parser.add_argument("--steps", type=_positive, default=run_defaults.steps, help="optimiser steps in all")
+    parser.add_argument("--batch", type=_positive, default=run_defaults.batch, help="sequences a step")
     parser.add_argument("--frames", type=int, default=sample_defaults.frames, help="slices a sequence")
-    parser.add_argument("--gap", type=int, default=sample_defaults.largest_gap, help="greatest slice distance")
+    parser.add_argument("--gap", type=_positive, default=sample_defaults.largest_gap, help="greatest slice distance")
+    parser.add_argument("--grid", type=_grid, default=sample_defaults.grid, help="side of a slice in grid pixels")
     parser.add_argument("--rate", type=float, default=run_defaults.rate, help="highest learning rate")
-    parser.add_argument("--workers", type=int, default=2, help="processes that make samples")
+    parser.add_argument("--workers", type=_positive, default=2, help="processes that make samples")
+    parser.add_argument(
+        "--save-every", type=_positive, default=run_defaults.save_every, help="steps between two checkpoints"
+    )
+    parser.add_argument("--held-out", type=_positive, default=128, help="held-out sequences judged at a checkpoint")
     parser.add_argument("--minutes", type=float, default=None, help="stop after this time; the run can go on later")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--bfloat16", action="store_true", help="convolutions in bfloat16: a GPU's, or a CPU's that gains by it")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="convolutions in bfloat16: a GPU's, or a CPU's that gains by it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -249,14 +273,24 @@ def run(args: argparse.Namespace) -> int:
     if args.device == "cuda" and not cuda:
         raise UserError("There is no CUDA GPU that this PyTorch can use. Choose --device cpu or auto.")
     device = torch.device("cuda" if cuda and args.device != "cpu" else "cpu")
-    settings = TrainSettings(steps=args.steps, batch=args.batch, fresh=max(1, args.batch // 3), rate=args.rate)
-    sizes = SampleSettings(frames=args.frames, largest_gap=args.gap)
+    settings = TrainSettings(
+        steps=args.steps,
+        batch=args.batch,
+        fresh=max(1, args.batch // 3),
+        rate=args.rate,
+        save_every=args.save_every,
+    )
+    sizes = SampleSettings(grid=args.grid, frames=args.frames, largest_gap=args.gap)
     weights = read_weights(BUNDLED).tensors
     prefix = ENCODER_PREFIX
     encoder = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     current = Run(args.run, encoder, settings, device)
     held_out = SampleMaker(args.data, encoder, sizes, seed=7, cases="monitor")
-    watch = [Batch.of([held_out.make(16 * group + number) for number in range(16)], device) for group in range(8)]
+    numbers = range(args.held_out)
+    watch = [
+        Batch.of([held_out.make(number) for number in numbers[first : first + MONITOR_BATCH]], device)
+        for first in range(0, args.held_out, MONITOR_BATCH)
+    ]
     del held_out
     filled = min(POOL, current.step * settings.fresh)
     first = current.step * settings.fresh - filled

@@ -77,12 +77,15 @@ def warp(values: Tensor, flow: Tensor) -> Tensor:
 
 
 def _blur(values: Tensor, sigma: float) -> Tensor:
-    radius = max(1, round(3 * sigma))
+    """Blur `(B, 1, S, S)` as `cv2.GaussianBlur` does: the same kernel size, the edge mirrored."""
+    radius = (round(8 * sigma + 1) | 1) // 2
     line = torch.arange(-radius, radius + 1, device=values.device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (line / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    values = functional.conv2d(values, kernel.view(1, 1, 1, -1), padding=(0, radius))
-    return functional.conv2d(values, kernel.view(1, 1, -1, 1), padding=(radius, 0))
+    values = functional.pad(values, (radius, radius, radius, radius), mode="reflect")
+    with torch.autocast(values.device.type, enabled=False):  # float32: in bfloat16 the prior's tails are coarse steps
+        values = functional.conv2d(values.float(), kernel.view(1, 1, 1, -1))
+        return functional.conv2d(values, kernel.view(1, 1, -1, 1))
 
 
 def floor_logits(previous: Tensor, flow: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +104,9 @@ def floor_logits(previous: Tensor, flow: Tensor, score: Tensor) -> tuple[Tensor,
     return prior, prior + FLOOR.score_weight * score
 
 
-def unroll(network: SmallNetwork, batch: Batch, deep: list[bool] | None = None, *, bfloat16: bool = False) -> list[Step]:
+def unroll(
+    network: SmallNetwork, batch: Batch, deep: list[bool] | None = None, *, bfloat16: bool = False
+) -> list[Step]:
     """Carry the painted mask through a batch of sequences.
 
     Args:
@@ -143,7 +148,9 @@ def unroll(network: SmallNetwork, batch: Batch, deep: list[bool] | None = None, 
 
 def read(memory: list[tuple[Tensor, Tensor, Tensor]], query: Tensor, selection: Tensor) -> Tensor:
     """Read all memorised slices: `(B, C, h, w)`."""
-    keys, shrinkages, values = (torch.cat([part.flatten(2) for part in parts], 2) for parts in zip(*memory, strict=True))
+    keys, shrinkages, values = (
+        torch.cat([part.flatten(2) for part in parts], 2) for parts in zip(*memory, strict=True)
+    )
     weights = affinity(similarity(keys, shrinkages, query.flatten(2), selection.flatten(2)))
     with torch.autocast(values.device.type, enabled=False):  # float32: a read in bfloat16 makes the memory useless
         return (values.float() @ weights).view(*values.shape[:2], *query.shape[2:])

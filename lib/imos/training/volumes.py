@@ -74,8 +74,8 @@ def real_stacks(root: Path, split: str = "train") -> list[Stack]:
 def synthetic_stack(random: Generator, size: int = 112, depth: int = 28) -> Stack:
     """A volume of random shapes with random intensities, texture, bias field, blur and noise.
 
-    Smooth random fields compete for every voxel, which gives a label map of touching shapes that split, merge, begin and
-    end; every region gets an intensity and a texture of its own (the recipe of SynthSeg).
+    Smooth random fields compete for every voxel, which gives a label map of touching shapes that split, merge, begin
+    and end; every region gets an intensity and a texture of its own (the recipe of SynthSeg).
     """
     regions = int(random.integers(5, 12))
     smooth = float(random.uniform(5, 12))
@@ -100,8 +100,8 @@ def synthetic_stack(random: Generator, size: int = 112, depth: int = 28) -> Stac
     intensity = random.uniform(20, 235, 256)
     volume = intensity[regions_of].astype(np.float32)
     texture = random.standard_normal(volume.shape).astype(np.float32)
-    for strength, sigma in ((float(random.uniform(0, 18)), 2.0), (float(random.uniform(0, 18)), 0.8)):
-        part = gaussian_filter(texture, (sigma * 0.5, sigma, sigma))
+    for strength, grain in ((float(random.uniform(0, 18)), 2.0), (float(random.uniform(0, 18)), 0.8)):
+        part = gaussian_filter(texture, (grain * 0.5, grain, grain))
         volume += (strength * random.uniform(0.3, 1.0, 256))[regions_of] * part / part.std()
     bias = gaussian_filter(random.standard_normal((8, 16, 16)).astype(np.float32), 3)
     bias = zoom(bias / (np.abs(bias).max() + 1e-6), np.array(volume.shape) / np.array(bias.shape), order=1)

@@ -1,0 +1,1 @@
+"""Evaluation: whole cases through the public session, judged, beside untrained baselines."""

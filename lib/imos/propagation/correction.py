@@ -1,0 +1,83 @@
+"""What the memory network adds to the floor during one pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imos.network.efficientnet import Pyramid
+from imos.network.memory import Memory, MemorySettings
+from imos.network.small import HIDDEN, SmallNetwork
+
+MEMORY = MemorySettings(max_slices=8, min_slices=4, prototypes=128, max_long_term=2048)
+MEMORY_EVERY = 3
+"""Slices between two that are remembered; the first three steps are all remembered, as in training."""
+
+
+class Correction:
+    """Memory and sensory state of one object during one pass.
+
+    Args:
+        network: Trained parts of `small`.
+        pyramid: Key encoder's maps of the painted slice's region.
+        picture: `(S, S)` gray uint8, that region.
+        mask: `(S, S)` float32, the painted object.
+    """
+
+    def __init__(
+        self, network: SmallNetwork, pyramid: Pyramid, picture: NDArray[np.uint8], mask: NDArray[np.float32]
+    ) -> None:
+        self._network = network
+        self._memory = Memory(MEMORY)
+        self._time = 0
+        size = pyramid.f16.shape[2:]
+        self._hidden = pyramid.f16.new_zeros(1, HIDDEN, *size)
+        self._maps = network.normalise(pyramid)
+        self._key = network.encode_key(self._maps.f16)
+        self._remember(picture, mask, deep=True)
+
+    def residual(
+        self,
+        pyramid: Pyramid,
+        picture: NDArray[np.uint8],
+        warped: NDArray[np.float32],
+        prior: NDArray[np.float32],
+        score: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Log odds to add to the floor's on the next slice.
+
+        Args:
+            pyramid: Key encoder's maps of the slice.
+            picture: `(S, S)` gray uint8.
+            warped: `(S, S)` float32, 0…255, the previous picture carried by the flow.
+            prior: `(S, S)` log odds of the prior.
+            score: `(S, S)` target model.
+        """
+        self._time += 1
+        self._maps = self._network.normalise(pyramid)
+        self._key = self._network.encode_key(self._maps.f16)
+        readout = self._memory.read(self._key[0][0], self._key[2][0])
+        current, before = picture.astype(np.float32) / 127.5 - 1, warped / 127.5 - 1
+        cues = torch.from_numpy(np.stack([current, before, current - before, prior / 4, score / 4]))[None]
+        decoded = self._network.decode(self._maps, readout, self._hidden, cues.to(readout.device))
+        self._hidden = decoded.hidden
+        correction: NDArray[np.float32] = decoded.residual[0, 0].cpu().numpy()
+        return correction
+
+    def remember(self, picture: NDArray[np.uint8], probability: NDArray[np.float32]) -> None:
+        """Add the slice that was just corrected to the memory, if it is its turn."""
+        if self._time < 3 or self._time % MEMORY_EVERY == 0:
+            self._remember(picture, probability, deep=self._time % MEMORY_EVERY == 0)
+
+    def _remember(self, picture: NDArray[np.uint8], probability: NDArray[np.float32], *, deep: bool) -> None:
+        device = self._hidden.device
+        gray = torch.from_numpy(picture).float().div_(127.5).sub_(1)[None, None].to(device)
+        mask = torch.from_numpy(probability)[None, None].to(device)
+        value: Tensor
+        value, reinforced = self._network.value_encoder(gray, mask, self._maps.f16, self._hidden)
+        if deep:
+            self._hidden = reinforced
+        key, shrinkage, selection = self._key
+        self._memory.add(key[0], shrinkage[0], selection[0], value, self._time)

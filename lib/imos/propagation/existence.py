@@ -1,0 +1,121 @@
+"""Is the object on this slice at all, and how good is its mask? Judged from what a step of the floor saw.
+
+Running on past the object's end is the main error of propagation in volumes; an empty mask comes too late. Two small
+logistic models look at the evidence of a step. They were fitted on passes over labelled open volumes that ran on to the
+end of the volume (docs/training.md says how), so that their answers are probabilities and not scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a step saw.
+
+    Attributes:
+        size: Log of the mask's area over the painted area.
+        change: Log of the mask's area over that of the previous slice.
+        score: Mean score of the target model inside the mask.
+        contrast: That mean less the mean in a band around the mask.
+        margin: Mean of |2p - 1| over mask and prior.
+        agreement: J of the mask and the flow-warped previous mask.
+        likeness: Correlation of the picture and the warped previous picture around the object.
+        distance: Log of the number of slices from the painted one.
+    """
+
+    size: float
+    change: float
+    score: float
+    contrast: float
+    margin: float
+    agreement: float
+    likeness: float
+    distance: float
+
+
+def gather(
+    probability: NDArray[np.float32],
+    prior: NDArray[np.float32],
+    score: NDArray[np.float32],
+    current: NDArray[np.uint8],
+    warped: NDArray[np.float32],
+    areas: tuple[float, float, float],
+    distance: int,
+) -> Evidence:
+    """Collect the evidence of a step.
+
+    Args:
+        probability: `(S, S)` the object.
+        prior: `(S, S)` flow-warped previous mask, blurred.
+        score: `(S, S)` target model.
+        current: `(S, S)` gray picture.
+        warped: `(S, S)` previous gray picture, warped.
+        areas: Area of the mask, of the previous mask and of the painted mask, in the same unit.
+        distance: Slices from the painted one, at least 1.
+    """
+    area, previous, painted = (max(value, 1.0) for value in areas)
+    inside, before = probability > 0.5, prior > 0.5
+    either = inside | before
+    if not inside.any():
+        return Evidence(-6.0, -3.0, -8.0, -4.0, 0.0, 0.0, 0.0, float(np.log(distance)))
+    wide = cv2.dilate(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    band = wide & ~inside
+    score_inside = float(score[inside].mean())
+    score_band = float(score[band].mean()) if band.any() else score_inside
+    a, b = current[wide].astype(np.float32), warped[wide]
+    deviation = float(a.std() * b.std())
+    likeness = float(((a - a.mean()) * (b - b.mean())).mean()) / deviation if deviation > 1.0 else 0.0
+    return Evidence(
+        size=float(np.clip(np.log(area / painted), -6, 2)),
+        change=float(np.clip(np.log(area / previous), -3, 3)),
+        score=score_inside,
+        contrast=score_inside - score_band,
+        margin=float(np.abs(2 * probability[either] - 1).mean()),
+        agreement=float((inside & before).sum() / max(1, either.sum())),
+        likeness=likeness,
+        distance=float(np.log(distance)),
+    )
+
+
+def features(evidence: Evidence) -> NDArray[np.float64]:
+    """The evidence, its squares, and 1."""
+    values = np.array(astuple(evidence))
+    return np.concatenate([values, values * values, [1.0]])
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Two logistic models of the evidence.
+
+    Attributes:
+        existence: `(17,)` weights of the log odds that the object is on the slice.
+        quality: `(17,)` weights of the log odds of J, given that it is.
+    """
+
+    existence: NDArray[np.float64]
+    quality: NDArray[np.float64]
+
+    def of(self, evidence: Evidence) -> tuple[float, float]:
+        """Probability that the object is there, and predicted J."""
+        values = features(evidence)
+        existence, quality = (
+            float(1 / (1 + np.exp(-np.clip(values @ weights, -20, 20)))) for weights in (self.existence, self.quality)
+        )
+        return existence, quality * existence
+
+
+def _untaught() -> Judge:
+    existence, quality = np.zeros(17), np.zeros(17)
+    existence[[0, 2, -1]] = 1.0, 1.0, 4.0
+    quality[[4, 5, -1]] = 2.0, 2.0, -1.5
+    return Judge(existence, quality)
+
+
+UNTAUGHT = _untaught()
+"""A plain rule for weights without a fitted judge: the object ends when it is tiny or looks like background."""

@@ -1,0 +1,116 @@
+"""Samples are a pure function of seed and number: whoever makes them, and however many do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from imos.errors import UserError
+from imos.network.weights import read_weights
+from imos.propagation.model import BUNDLED, ENCODER_PREFIX
+from imos.training.producers import SampleMaker, produce
+from imos.training.samples import Sample, SampleSettings
+from imos.training.train import TrainSettings, batches
+
+SMALL = SampleSettings(grid=64, frames=3)
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def encoder() -> dict[str, Tensor]:
+    tensors = read_weights(BUNDLED).tensors
+    return {
+        name.removeprefix(ENCODER_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(ENCODER_PREFIX)
+    }
+
+
+@pytest.fixture(scope="module")
+def maker(collection: Path, encoder: dict[str, Tensor]) -> SampleMaker:
+    return SampleMaker(collection, encoder, SMALL, SEED)
+
+
+def assert_same(one: Sample, other: Sample) -> None:
+    for field in fields(Sample):
+        first, second = getattr(one, field.name), getattr(other, field.name)
+        for left, right in zip(first, second, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_shapes(maker: SampleMaker) -> None:
+    sample = maker.make(0)
+    assert sample.pictures.shape == sample.masks.shape == (3, 64, 64)
+    assert sample.flows.shape == (2, 64, 64, 2)
+    assert sample.scores.shape == (2, 32, 32)
+    assert [level.shape[0] for level in sample.maps] == [3] * 4
+    assert sample.masks[0].any()
+
+
+def test_a_sample_depends_on_nothing_made_before(
+    collection: Path, encoder: dict[str, Tensor], maker: SampleMaker
+) -> None:
+    fresh = SampleMaker(collection, encoder, SMALL, SEED)
+    later = fresh.make(7)
+    for number in range(8):
+        sample = maker.make(number)
+    assert_same(later, sample)
+
+
+def test_another_seed_gives_other_samples(collection: Path, encoder: dict[str, Tensor], maker: SampleMaker) -> None:
+    other = SampleMaker(collection, encoder, SMALL, SEED + 1)
+    assert not np.array_equal(maker.make(0).pictures, other.make(0).pictures)
+
+
+def test_order_does_not_depend_on_the_workers(collection: Path, encoder: dict[str, Tensor], maker: SampleMaker) -> None:
+    samples = produce(collection, encoder, SMALL, SEED, first=3, workers=2)
+    try:
+        for number in range(3, 8):
+            assert_same(next(samples), maker.make(number))
+    finally:
+        samples.close()
+
+
+def test_collection_too_small_to_hold_something_out(
+    collection: Path, tmp_path: Path, encoder: dict[str, Tensor]
+) -> None:
+    small = shutil.copytree(collection, tmp_path / "small")
+    table = (small / "volumes.tsv").read_text().splitlines()
+    (small / "volumes.tsv").write_text("\n".join(table[:-1]) + "\n")
+    with pytest.raises(UserError, match="gives 4 stacks to train on, and 6 are the least"):
+        SampleMaker(small, encoder, SMALL, SEED, cases="monitor")
+
+
+class TestBatches:
+    SETTINGS = TrainSettings(batch=6, fresh=2)
+
+    def stream(self, first: int) -> Iterator[Sample]:
+        number = first
+        while True:
+            yield number  # type: ignore[misc]
+            number += 1
+
+    def test_a_restart_draws_the_same_batches(self) -> None:
+        unbroken = batches(self.stream(0), self.SETTINGS, step=0, filled=0)
+        expected = [next(unbroken) for _ in range(20)]
+        resumed = batches(self.stream(0), self.SETTINGS, step=9, filled=18)
+        assert [next(resumed) for _ in range(11)] == expected[9:]
+
+    def test_also_when_the_pool_is_full(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("imos.training.train.POOL", 10)
+        unbroken = batches(self.stream(0), self.SETTINGS, step=0, filled=0)
+        expected = [next(unbroken) for _ in range(20)]
+        resumed = batches(self.stream(18 - 10), self.SETTINGS, step=9, filled=10)
+        assert [next(resumed) for _ in range(11)] == expected[9:]
+
+    def test_new_samples_come_first_and_old_ones_from_the_pool(self) -> None:
+        stream = batches(self.stream(0), self.SETTINGS, step=0, filled=0)
+        for step in range(20):
+            batch = next(stream)
+            assert batch[:2] == [2 * step, 2 * step + 1]
+            assert len(batch) == 6
+            assert max(batch) == 2 * step + 1  # type: ignore[type-var]
