@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import cv2
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,11 +87,16 @@ class Case:
         """
         try:
             return self._load_frames() if self.is_video else self._load_volume()
-        except (OSError, nibabel.filebasedimages.ImageFileError, EOFError) as error:
+        except (OSError, EOFError) as error:
             raise UserError(f"Cannot read {self.path} or its labels: {error}") from error
 
     def _load_volume(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        pair = (np.asarray(nibabel.load(path).dataobj) for path in (self.path, self.path_of_labels))
+        import nibabel  # here: training from a pack needs no reader of medical formats
+
+        try:
+            pair = [np.asarray(nibabel.load(path).dataobj) for path in (self.path, self.path_of_labels)]
+        except nibabel.filebasedimages.ImageFileError as error:
+            raise OSError(error) from error
         slices, labels = (np.ascontiguousarray(np.moveaxis(array, self.axis, 0)) for array in pair)
         return slices.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
 

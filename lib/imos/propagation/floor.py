@@ -16,11 +16,13 @@ class FloorSettings:
         score_weight: Share of the target model's log odds added to the prior's.
         prior_blur: Standard deviation in grid pixels by which the warped mask is blurred.
         prior_limit: Bound of the prior's log odds.
+        least_confidence: Predicted J below which a slice counts as one without the object.
     """
 
     score_weight: float = 0.45
     prior_blur: float = 1.0
     prior_limit: float = 4.0
+    least_confidence: float = 0.1
 
 
 FLOOR = FloorSettings()

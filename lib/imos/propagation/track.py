@@ -120,7 +120,7 @@ def track(
         existence, confidence = judge.of(evidence)
         top, left, pasted = region.paste(probability, shape)
         estimate = Estimate(index, top, left, pasted, existence, confidence)
-        if existence >= 0.5 or patience is None:
+        if (existence >= 0.5 and confidence >= settings.least_confidence) or patience is None:
             yield from held
             yield estimate
             held = []

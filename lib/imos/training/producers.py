@@ -19,8 +19,9 @@ from torch import Tensor
 
 from imos.errors import UserError
 from imos.network.efficientnet import EfficientNetLite0
+from imos.training.packing import training_stacks
 from imos.training.samples import Sample, SampleSettings, make_sample
-from imos.training.volumes import Stack, real_stacks, synthetic_stack
+from imos.training.volumes import Stack, synthetic_stack
 
 SYNTHETIC_SHARE = 0.35
 SYNTHETIC_POOL = 24
@@ -48,7 +49,7 @@ class SampleMaker:
         self._encoder = EfficientNetLite0()
         self._encoder.load_state_dict(encoder)
         self._encoder.eval()
-        stacks = real_stacks(root)
+        stacks = training_stacks(root)
         self._stacks = [stack for number, stack in enumerate(stacks) if (number % 8 == 5) == (cases == "monitor")]
         if not self._stacks:
             raise UserError(

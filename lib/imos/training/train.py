@@ -247,7 +247,7 @@ def _grid(text: str) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `train`."""
     run_defaults, sample_defaults = TrainSettings(), SampleSettings()
-    parser.add_argument("data", type=Path, help="folder of a collection with volumes.tsv and frames.tsv")
+    parser.add_argument("data", type=Path, help="folder of a collection with volumes.tsv and frames.tsv, or a pack")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run; an unfinished run is taken up")
     parser.add_argument("--steps", type=_positive, default=run_defaults.steps, help="optimiser steps in all")
     parser.add_argument("--batch", type=_positive, default=run_defaults.batch, help="sequences a step")

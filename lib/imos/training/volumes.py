@@ -46,8 +46,8 @@ class Stack:
         return np.flatnonzero(self.areas.max(0) >= SMALLEST_AREA)
 
 
-def real_stacks(root: Path, split: str = "train") -> list[Stack]:
-    """Volumes in all three planes, frame sequences and stills of a collection.
+def labelled_stacks(root: Path, split: str = "train") -> list[Stack]:
+    """Volumes, frame sequences and stills of a collection, as they are walked in use.
 
     Args:
         root: Folder of the collection.
@@ -57,18 +57,23 @@ def real_stacks(root: Path, split: str = "train") -> list[Stack]:
     for case in read_collection(root, split):
         slices, labels = case.load()
         stacks.append(Stack.of(slices, labels, is_video=case.is_video))
-        if case.is_video or min(slices.shape[:3]) < 24:
-            continue
-        for axis in (1, 2):
-            turned = (np.ascontiguousarray(np.moveaxis(array, axis, 0)) for array in (slices, labels))
-            stacks.append(Stack.of(*turned))
     for image, mask in stills(root, split):
         picture, label = cv2.imread(str(image)), cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
         if picture is None or label is None or picture.shape[:2] != label.shape:
             continue
         picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         stacks.append(Stack.of(picture[None], label[None], is_video=True))
-    return [stack for stack in stacks if stack.objects().size]
+    return stacks
+
+
+def turned(stack: Stack) -> list[Stack]:
+    """The stack and, for a volume with enough slices, the same walked along its other two axes."""
+    views = [stack]
+    if not stack.is_video and min(stack.slices.shape[:3]) >= 24:
+        for axis in (1, 2):
+            arrays = (np.ascontiguousarray(np.moveaxis(array, axis, 0)) for array in (stack.slices, stack.labels))
+            views.append(Stack.of(*arrays))
+    return [view for view in views if view.objects().size]
 
 
 def synthetic_stack(random: Generator, size: int = 112, depth: int = 28) -> Stack:

@@ -1,0 +1,31 @@
+"""A pack gives the same stacks as the collection it was made of."""
+
+import numpy as np
+import pytest
+
+from imos.errors import UserError
+from imos.training.packing import read_pack, training_stacks, write_pack
+from imos.training.volumes import labelled_stacks
+
+
+def test_a_pack_holds_the_stacks_of_the_collection(collection, tmp_path):
+    stacks = labelled_stacks(collection)
+    size = write_pack(stacks, tmp_path / "pack.npz")
+    again = read_pack(tmp_path / "pack.npz")
+    assert size == (tmp_path / "pack.npz").stat().st_size
+    assert [stack.is_video for stack in again] == [stack.is_video for stack in stacks]
+    for one, other in zip(again, stacks, strict=True):
+        np.testing.assert_array_equal(one.slices, other.slices)
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_training_cuts_from_a_pack_as_from_the_collection(collection, tmp_path):
+    write_pack(labelled_stacks(collection), tmp_path / "pack.npz")
+    direct, packed = training_stacks(collection), training_stacks(tmp_path / "pack.npz")
+    assert [stack.slices.shape for stack in packed] == [stack.slices.shape for stack in direct]
+
+
+def test_another_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "pack.npz").write_text("no pack")
+    with pytest.raises(UserError, match="is not a pack"):
+        read_pack(tmp_path / "pack.npz")
