@@ -89,7 +89,7 @@ def features(evidence: Evidence) -> NDArray[np.float64]:
     return np.concatenate([values, values * values, [1.0]])
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judge:
     """Two logistic models of the evidence.
 

@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from imos.errors import UserError
 from imos.network.small import SmallNetwork
 from imos.network.weights import WeightsInfo, read_weights, save_weights
-from imos.propagation.model import BUNDLED, ENCODER_PREFIX, NETWORK_PREFIX, SMALL
+from imos.propagation.model import BUNDLED, ENCODER_PREFIX, JUDGE_PREFIX, NETWORK_PREFIX, SMALL
 from imos.training.producers import SampleMaker, produce
 from imos.training.samples import Sample, SampleSettings
 from imos.training.unroll import Batch, Step, unroll
@@ -148,11 +148,20 @@ class Run:
         encoder: Frozen key encoder's state dict.
         settings: The run.
         device: Where to train.
+        judge: Entries of the fitted judge, passed on to the weights that are saved.
     """
 
-    def __init__(self, folder: Path, encoder: dict[str, Tensor], settings: TrainSettings, device: torch.device) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder: dict[str, Tensor],
+        settings: TrainSettings,
+        device: torch.device,
+        judge: dict[str, Tensor] | None = None,
+    ) -> None:
         self.folder, self.settings, self.device = folder, settings, device
         self._encoder = encoder
+        self._judge = judge or {}
         torch.manual_seed(settings.seed)
         self.network = SmallNetwork().to(device)
         self.averaged = copy.deepcopy(self.network)
@@ -187,6 +196,7 @@ class Run:
         tensors = {ENCODER_PREFIX + name: tensor for name, tensor in self._encoder.items()}
         tensors |= {NETWORK_PREFIX + name: tensor.cpu() for name, tensor in self.averaged.state_dict().items()}
         tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
+        tensors |= self._judge
         seen = str(self.step * self.settings.batch)
         info = WeightsInfo(SMALL, "0.1.0", "see the model card", "Apache-2.0", {"sequences": seen})
         save_weights(self.folder / "small.safetensors", tensors, info)
@@ -284,7 +294,8 @@ def run(args: argparse.Namespace) -> int:
     weights = read_weights(BUNDLED).tensors
     prefix = ENCODER_PREFIX
     encoder = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    current = Run(args.run, encoder, settings, device)
+    judge = {name: tensor for name, tensor in weights.items() if name.startswith(JUDGE_PREFIX)}
+    current = Run(args.run, encoder, settings, device, judge)
     held_out = SampleMaker(args.data, encoder, sizes, seed=7, cases="monitor")
     numbers = range(args.held_out)
     watch = [

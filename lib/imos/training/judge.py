@@ -1,0 +1,151 @@
+"""`python main.py judge`: fits the two logistic models that say whether an object is there and how good its mask is.
+
+Passes over labelled volumes run on to the end of the volume; every step's evidence is set beside the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imos.errors import UserError
+from imos.metrics import jaccard
+from imos.network.weights import WeightsInfo, read_weights, save_weights
+from imos.propagation.existence import Evidence, Judge, features
+from imos.propagation.model import BUNDLED, JUDGE_PREFIX, Model, load
+from imos.propagation.track import track
+from imos.training.packing import read_pack
+from imos.training.volumes import Stack, labelled_stacks
+
+PAST_THE_END = 6
+"""Steps behind an object's end that count: those far away would decide everything."""
+
+KEEP = 0.3
+"""An object counts as there from this fitted probability on: to end too early costs more than to end late."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Evidence beside the truth.
+
+    Attributes:
+        evidence: `(N, 17)` features.
+        there: `(N,)` bool: the object is on the slice.
+        quality: `(N,)` true J.
+        case: `(N,)` which stack.
+    """
+
+    evidence: NDArray[np.float64]
+    there: NDArray[np.bool_]
+    quality: NDArray[np.float64]
+    case: NDArray[np.int64]
+
+
+class _Recorder(Judge):
+    """A judge that lets every pass run on, and writes down what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__(np.zeros(17), np.zeros(17))
+        self.seen: list[NDArray[np.float64]] = []
+
+    def of(self, evidence: Evidence) -> tuple[float, float]:
+        """Sure of everything."""
+        self.seen.append(features(evidence))
+        return 1.0, 1.0
+
+
+class _Slices:
+    def __init__(self, stack: Stack) -> None:
+        self._slices = stack.slices
+        self.shape = (stack.slices.shape[1], stack.slices.shape[2])
+        self.count = stack.slices.shape[0]
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        plane: NDArray[np.uint8] = self._slices[index]
+        return plane
+
+
+def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:
+    """Run passes from the largest slice of up to `objects` objects of every volume."""
+    rows: list[tuple[NDArray[np.float64], bool, float, int]] = []
+    for number, stack in enumerate(stacks):
+        print(f"{number + 1}/{len(stacks)}", file=sys.stderr, flush=True)
+        for value in stack.objects()[:objects]:
+            area = stack.areas[:, value]
+            shown = np.flatnonzero(area)
+            if shown.size < 4:
+                continue
+            start = int(area.argmax())
+            for stop in {0, len(area) - 1} - {start}:
+                recorder = _Recorder()
+                passes = track(
+                    replace(model, judge=recorder), _Slices(stack), stack.labels[start] == value, start, stop
+                )
+                for step, estimate in enumerate(passes):
+                    index = estimate.index
+                    if min(abs(index - shown[0]), abs(index - shown[-1])) > PAST_THE_END and not area[index]:
+                        continue
+                    mask = np.zeros(stack.labels.shape[1:], bool)
+                    height, width = estimate.probability.shape
+                    window = np.s_[estimate.top : estimate.top + height, estimate.left : estimate.left + width]
+                    mask[window] = estimate.probability > 0.5
+                    true = stack.labels[index] == value
+                    rows.append((recorder.seen[step], bool(area[index]), jaccard(mask, true), number))
+    if not rows:
+        raise UserError("No object of this collection is on four slices or more. Give labelled volumes.")
+    evidence, there, quality, case = zip(*rows, strict=True)
+    return Steps(np.stack(evidence), np.array(there), np.array(quality), np.array(case))
+
+
+def fit(steps: Steps) -> Judge:
+    """Both models; every case counts by the square root of its steps."""
+    weight = 1 / np.sqrt(np.bincount(steps.case)[steps.case])
+    existence = _logistic(steps.evidence, steps.there.astype(float), weight)
+    existence[-1] -= np.log(KEEP / (1 - KEEP))
+    quality = _logistic(steps.evidence[steps.there], steps.quality[steps.there], weight[steps.there])
+    return Judge(existence, quality)
+
+
+def _logistic(x: NDArray[np.float64], y: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    weight = weight / weight.mean()
+    found = np.zeros(x.shape[1])
+    for _ in range(60):
+        p = 1 / (1 + np.exp(-np.clip(x @ found, -30, 30)))
+        gradient = x.T @ (weight * (p - y)) + 2 * found
+        hessian = (x * (weight * p * (1 - p) + 1e-6)[:, None]).T @ x + 2 * np.eye(x.shape[1])
+        found = found - np.linalg.solve(hessian, gradient)
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `judge`."""
+    parser.add_argument("data", type=Path, help="folder of a collection, or a pack")
+    parser.add_argument("out", type=Path, help="weights to write: the given ones with the fitted judge")
+    parser.add_argument("--weights", type=Path, default=BUNDLED, help="weights whose passes are judged")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th volume only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit and write."""
+    source: Path = args.data
+    stacks = read_pack(source) if source.is_file() else labelled_stacks(source)
+    stacks = [stack for stack in stacks if len(stack.slices) >= 4][:: max(1, args.every)]
+    steps = collect(load(args.weights, device="cpu"), stacks)
+    judge = fit(steps)
+    content = read_weights(args.weights)
+    tensors = content.tensors | {
+        f"{JUDGE_PREFIX}{name}": torch.from_numpy(getattr(judge, name)).float() for name in ("existence", "quality")
+    }
+    info = content.info
+    save_weights(args.out, tensors, WeightsInfo(info.configuration, info.version, info.data, info.licence, info.extra))
+    values = steps.evidence @ judge.quality
+    predicted = 1 / (1 + np.exp(-values[steps.there]))
+    agreement = np.corrcoef(predicted, steps.quality[steps.there])[0, 1]
+    print(f"{len(steps.there)} steps; predicted and true J correlate by {agreement:.2f} on the slices fitted to")
+    return 0

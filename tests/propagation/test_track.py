@@ -1,0 +1,88 @@
+"""One pass: the floor, the network's correction on top of it, and the end of the object."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import imos
+from imos.network.small import SmallNetwork
+from imos.propagation.track import track
+
+
+class Ball:
+    """A bright ball in noise, slices 5 to 19 of 30."""
+
+    shape = (72, 64)
+    count = 30
+
+    def __init__(self):
+        random = np.random.default_rng(3)
+        z, y, x = np.ogrid[: self.count, : self.shape[0], : self.shape[1]]
+        self.mask = ((z - 12) / 7.5) ** 2 + ((y - 36 - (z - 12)) / 13.0) ** 2 + ((x - 30) / 11.0) ** 2 <= 1
+        self._slices = (80 + 100 * self.mask + random.normal(0, 6, self.mask.shape)).clip(0, 255).astype(np.uint8)
+
+    def __getitem__(self, index):
+        return self._slices[index]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return replace(imos.load(device="cpu"), network=None)
+
+
+@pytest.fixture(scope="module")
+def ball():
+    return Ball()
+
+
+def whole(estimate, shape):
+    mask = np.zeros(shape, np.float32)
+    height, width = estimate.probability.shape
+    mask[estimate.top : estimate.top + height, estimate.left : estimate.left + width] = estimate.probability
+    return mask
+
+
+def test_the_object_is_followed_slice_by_slice(model, ball):
+    found = {
+        estimate.index: whole(estimate, ball.shape) > 0.5 for estimate in track(model, ball, ball.mask[12], 12, 18)
+    }
+    assert sorted(found) == list(range(13, 19))
+    for index in range(13, 18):
+        overlap = (found[index] & ball.mask[index]).sum() / (found[index] | ball.mask[index]).sum()
+        assert overlap > 0.8, index
+
+
+def test_a_pass_ends_soon_after_the_object_in_a_volume(model, ball):
+    indices = [estimate.index for estimate in track(model, ball, ball.mask[12], 12, 29)]
+    assert indices[-1] <= 23
+
+
+def test_a_pass_goes_on_to_the_last_frame_in_a_video(model, ball):
+    indices = [estimate.index for estimate in track(model, ball, ball.mask[12], 12, 29, patience=None)]
+    assert indices == list(range(13, 30))
+
+
+def test_an_untrained_network_changes_nothing(model, ball):
+    torch.manual_seed(0)
+    with_network = replace(model, network=SmallNetwork().eval())
+    one = list(track(model, ball, ball.mask[12], 12, 6))
+    other = list(track(with_network, ball, ball.mask[12], 12, 6))
+    assert [estimate.index for estimate in one] == [estimate.index for estimate in other]
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a.probability, b.probability, atol=1e-5)
+
+
+def test_a_network_with_another_output_does_change_the_mask(model, ball):
+    torch.manual_seed(0)
+    network = SmallNetwork().eval()
+    torch.nn.init.constant_(network.out.bias, -20.0)
+    with_network = replace(model, network=network)
+    estimates = list(track(with_network, ball, ball.mask[12], 12, 8, patience=None))
+    assert all((estimate.probability < 0.5).all() for estimate in estimates)
+
+
+def test_weights_of_the_other_configuration_are_refused(model, ball):
+    with pytest.raises(ValueError, match="configuration small"):
+        next(track(replace(model, encoder=None), ball, ball.mask[12], 12, 13))

@@ -1,0 +1,49 @@
+"""The judge is fitted on passes that ran on beyond the object's end."""
+
+import numpy as np
+import pytest
+
+import imos
+from imos.cli import main
+from imos.propagation.existence import features
+from imos.training.judge import Steps, collect, fit
+from imos.training.volumes import Stack
+
+
+def growing_ball(slices=24, size=64):
+    """A bright ball with noise that begins and ends inside the volume."""
+    random = np.random.default_rng(0)
+    z, y, x = np.ogrid[:slices, :size, :size]
+    ball = ((z - 12) / 7.0) ** 2 + ((y - 32) / 14.0) ** 2 + ((x - 30) / 14.0) ** 2 <= 1
+    picture = 90 + 90 * ball + random.normal(0, 8, ball.shape)
+    return Stack.of(picture.clip(0, 255).astype(np.uint8), ball.astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def steps() -> Steps:
+    return collect(imos.load(device="cpu"), [growing_ball()])
+
+
+def test_passes_run_on_behind_the_end_of_the_object(steps):
+    assert steps.there.any()
+    assert not steps.there.all()
+
+
+def test_a_fitted_judge_tells_the_object_from_what_comes_after(steps):
+    judge = fit(steps)
+    sure = 1 / (1 + np.exp(-(steps.evidence @ judge.existence)))
+    assert sure[steps.there].mean() > sure[~steps.there].mean() + 0.3
+
+
+def test_evidence_has_as_many_numbers_as_the_judge_has_weights(steps):
+    from imos.propagation.existence import Evidence
+
+    assert features(Evidence(*[0.0] * 8)).shape == steps.evidence.shape[1:]
+
+
+def test_the_verb_writes_weights_that_load(collection, tmp_path, capsys):
+    out = tmp_path / "judged.safetensors"
+    assert main(["judge", str(collection), str(out)]) == 0
+    model = imos.load(out, device="cpu")
+    assert model.judge is not None
+    assert "correlate" in capsys.readouterr().out
