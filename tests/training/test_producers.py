@@ -91,7 +91,7 @@ class TestBatches:
     def stream(self, first: int) -> Iterator[Sample]:
         number = first
         while True:
-            yield number  # type: ignore[misc]
+            yield number
             number += 1
 
     def test_a_restart_draws_the_same_batches(self) -> None:
@@ -113,4 +113,4 @@ class TestBatches:
             batch = next(stream)
             assert batch[:2] == [2 * step, 2 * step + 1]
             assert len(batch) == 6
-            assert max(batch) == 2 * step + 1  # type: ignore[type-var]
+            assert max(batch) == 2 * step + 1

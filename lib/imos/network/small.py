@@ -118,9 +118,9 @@ class SmallNetwork(nn.Module):
         self.update = nn.Conv2d(w16 + HIDDEN, 3 * HIDDEN, 3, padding=1)
         self.heads = nn.Sequential(nn.Linear(2 * w16 + 4, 64), nn.ReLU(), nn.Linear(64, 2))
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.out.get_parameter("bias"))
         nn.init.orthogonal_(self.key.weight)
-        nn.init.zeros_(self.key.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.key.get_parameter("bias"))
 
     def normalise(self, pyramid: Pyramid) -> Pyramid:
         """The key encoder's maps, each normalised over its channels and pixels."""
