@@ -76,7 +76,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     `val`: the MR `steps` (6 slices of 32 x 32, the first axis is walked; label 1 is 8 pixels wide and 8 high on slice
     2 and shorter on the others), the CT `steps` (the same, the last axis is walked) and the colonoscopy `clip` (6
-    frames; label 1 moves one pixel a frame, label 2 comes on frame 1). `train`: two volumes of 40 x 40 x 24 and one
+    frames; label 1 moves one pixel a frame, label 2 comes on frame 1). `train`: six volumes of 40 x 40 x 24 and one
     still.
     """
     folder = tmp_path_factory.mktemp("collection")
@@ -97,7 +97,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add("val", "phantom_mr", "steps", "MR T1", steps, 0)
     add("val", "phantom_ct", "steps", "CT", steps, 2)
     k, j, i = np.mgrid[:24, :40, :40]
-    for number in range(2):
+    for number in range(6):
         labels = ((j - 20) ** 2 + (i - 16 - number - k / 4) ** 2 + (k - 12) ** 2 < 90).astype(np.uint8)
         labels[(j - 20) ** 2 + (i - 32) ** 2 < 20] = 2
         add("train", "phantom_mr", f"balls{number}", "MR T1", labels, 0)

@@ -77,10 +77,28 @@ def test_an_untrained_network_changes_nothing(model, ball):
 def test_a_network_with_another_output_does_change_the_mask(model, ball):
     torch.manual_seed(0)
     network = SmallNetwork().eval()
-    torch.nn.init.constant_(network.out.bias, -20.0)
+    torch.nn.init.constant_(network.out.bias[:-2], -20.0)  # what is added; not the trust in the floor's parts
     with_network = replace(model, network=network)
     estimates = list(track(with_network, ball, ball.mask[12], 12, 8, patience=None))
     assert all((estimate.probability < 0.5).all() for estimate in estimates)
+
+
+class CutBall(Ball):
+    """The same ball, half of it outside the field of view, moving in."""
+
+    def __init__(self):
+        super().__init__()
+        self.mask, self._slices = self.mask[:, 34:], self._slices[:, 34:]
+        self.shape = self.mask.shape[1:]
+
+
+def test_what_moves_in_from_outside_the_field_of_view_is_object(model):
+    ball = CutBall()
+    estimates = list(track(model, ball, ball.mask[12], 12, 18))
+    assert len(estimates) == 6
+    for estimate in estimates[:5]:
+        found, true = whole(estimate, ball.shape) > 0.5, ball.mask[estimate.index]
+        assert (found & true).sum() / (found | true).sum() > 0.8, estimate.index
 
 
 def test_weights_of_the_other_configuration_are_refused(model, ball):

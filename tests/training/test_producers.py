@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from imos.errors import UserError
 from imos.network.weights import read_weights
 from imos.propagation.model import BUNDLED, ENCODER_PREFIX
+from imos.training.packing import training_stacks
 from imos.training.producers import SampleMaker, produce
 from imos.training.samples import Sample, SampleSettings
 from imos.training.train import TrainSettings, batches
@@ -47,8 +48,22 @@ def test_shapes(maker: SampleMaker) -> None:
     assert sample.pictures.shape == sample.masks.shape == (3, 64, 64)
     assert sample.flows.shape == (2, 64, 64, 2)
     assert sample.scores.shape == (2, 32, 32)
-    assert [level.shape[0] for level in sample.maps] == [3] * 4
+    assert [level.shape[0] for level in sample.maps] == [3] * 3
     assert sample.masks[0].any()
+
+
+def test_the_first_samples_are_coarse(collection: Path, encoder: dict[str, Tensor]) -> None:
+    maker = SampleMaker(collection, encoder, replace(SMALL, coarse_grid=48, coarse=2), SEED)
+    assert [maker.make(number).pictures.shape[1] for number in range(4)] == [48, 48, 64, 64]
+
+
+def test_held_out_volumes_are_not_trained_on(collection: Path, encoder: dict[str, Tensor]) -> None:
+    volumes = training_stacks(collection)
+    makers = [SampleMaker(collection, encoder, SMALL, SEED, cases=cases) for cases in ("train", "monitor")]
+    trained, held_out = ([stack.slices.mean() for stack in maker.stacks] for maker in makers)
+    for number, views in enumerate(volumes):
+        means = [view.slices.mean() for view in views]
+        assert all((mean in held_out) == (number % 8 == 5) == (mean not in trained) for mean in means)
 
 
 def test_a_sample_depends_on_nothing_made_before(
@@ -80,8 +95,8 @@ def test_collection_too_small_to_hold_something_out(
 ) -> None:
     small = shutil.copytree(collection, tmp_path / "small")
     table = (small / "volumes.tsv").read_text().splitlines()
-    (small / "volumes.tsv").write_text("\n".join(table[:-1]) + "\n")
-    with pytest.raises(UserError, match="gives 4 stacks to train on, and 6 are the least"):
+    (small / "volumes.tsv").write_text("\n".join(table[:-2]) + "\n")
+    with pytest.raises(UserError, match="gives 5 volumes to train on, and 6 are the least"):
         SampleMaker(small, encoder, SMALL, SEED, cases="monitor")
 
 
@@ -106,6 +121,21 @@ class TestBatches:
         expected = [next(unbroken) for _ in range(20)]
         resumed = batches(self.stream(18 - 10), self.SETTINGS, step=9, filled=10)
         assert [next(resumed) for _ in range(11)] == expected[9:]
+
+    @pytest.mark.parametrize("step", [5, 7, 8, 12])
+    def test_also_around_the_change_of_the_grid(self, step: int) -> None:
+        settings = replace(self.SETTINGS, coarse=7)
+        unbroken = batches(self.stream(0), settings, step=0, filled=0)
+        expected = [next(unbroken) for _ in range(20)]
+        filled = settings.filled(step)
+        resumed = batches(self.stream(2 * step - filled), settings, step=step, filled=filled)
+        assert [next(resumed) for _ in range(20 - step)] == expected[step:]
+
+    def test_coarse_samples_are_not_drawn_after_the_change(self) -> None:
+        stream = batches(self.stream(0), replace(self.SETTINGS, coarse=7), step=0, filled=0)
+        drawn = [next(stream) for _ in range(20)]
+        assert all(max(batch) < 14 for batch in drawn[:7])
+        assert all(min(batch) >= 14 for batch in drawn[7:])
 
     def test_new_samples_come_first_and_old_ones_from_the_pool(self) -> None:
         stream = batches(self.stream(0), self.SETTINGS, step=0, filled=0)

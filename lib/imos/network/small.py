@@ -15,15 +15,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imos.network.efficientnet import CHANNELS, Pyramid
+from imos.network.efficientnet import CHANNELS
 from imos.network.sensory import gated_update
 
 KEY, VALUE, HIDDEN = 32, 64, 32
-CUES = 5
-"""Channels of the cues: picture, warped previous picture, their difference, prior's log odds / 4, score / 4."""
+CUES = 7
+"""Channels of the cues: picture, warped previous picture, their difference, prior's log odds / 4, score / 4, painted
+picture, painted mask in [-1, 1]."""
+PRIOR, SCORE = 3, 4
+"""Places of the floor's two parts among the cues, both divided by 4."""
 
-WIDTHS = (16, 32, 48, 96)
-"""Decoder channels at strides 2, 4, 8, 16."""
+WIDTHS = (40, 56, 96)
+"""Decoder channels at strides 4, 8, 16."""
+
+PATCH = 4
+"""The decoder's finest stride: cues enter it, and log odds leave it, as patches of 4×4 grid pixels."""
+
+
+class Maps(NamedTuple):
+    """Normalised maps of the key encoder: `f4` (B, 24, S/4, S/4), `f8` (B, 40, …), `f16` (B, 112, …)."""
+
+    f4: Tensor
+    f8: Tensor
+    f16: Tensor
 
 
 class Decoded(NamedTuple):
@@ -67,13 +81,14 @@ class ValueEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
-        channels = 2 * 4
-        for width in (24, 32, 48):
+        channels = 2 * PATCH * PATCH
+        layers: list[nn.Module] = [nn.PixelUnshuffle(PATCH), nn.Conv2d(channels, 32, 1), _norm(32), nn.ReLU()]
+        channels = 32
+        for width in (48, VALUE):
             layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), _norm(width), nn.ReLU()]
             channels = width
         self.stem = nn.Sequential(*layers)
-        self.merge = nn.Conv2d(48 + CHANNELS[3] + HIDDEN, VALUE, 1)
+        self.merge = nn.Conv2d(VALUE + CHANNELS[3] + HIDDEN, VALUE, 1)
         self.block = Residual(VALUE)
         self.reinforce = nn.Conv2d(VALUE + HIDDEN, 3 * HIDDEN, 3, padding=1)
 
@@ -99,22 +114,20 @@ class SmallNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.GroupNorm(1, channels) for channels in CHANNELS)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, channels) for channels in CHANNELS[1:])
         self.key = nn.Conv2d(CHANNELS[3], KEY, 3, padding=1)
         self.shrinkage = nn.Conv2d(CHANNELS[3], 1, 3, padding=1)
         self.selection = nn.Conv2d(CHANNELS[3], KEY, 3, padding=1)
         self.value_encoder = ValueEncoder()
-        w2, w4, w8, w16 = WIDTHS
+        w4, w8, w16 = WIDTHS
         self.in16 = nn.Conv2d(CHANNELS[3] + VALUE + HIDDEN + CUES, w16, 1)
         self.block16 = Residual(w16)
-        self.up8, self.up4, self.up2 = nn.Conv2d(w16, w8, 1), nn.Conv2d(w8, w4, 1), nn.Conv2d(w4, w2, 1)
+        self.up8, self.up4 = nn.Conv2d(w16, w8, 1), nn.Conv2d(w8, w4, 1)
         self.skip8 = nn.Conv2d(CHANNELS[2] + CUES, w8, 1)
-        self.skip4 = nn.Conv2d(CHANNELS[1] + CUES, w4, 1)
-        self.skip2 = nn.Conv2d(CHANNELS[0] + 4 * CUES, w2, 3, padding=1)
+        self.skip4 = nn.Conv2d(CHANNELS[1] + CUES * PATCH * PATCH, w4, 1)
         self.block8, self.block4 = Residual(w8), Residual(w4)
-        # one convolution: at stride 2 each costs as much as all of the rest
-        self.norm2, self.conv2 = _norm(w2), nn.Conv2d(w2, w2, 3, padding=1)
-        self.out = nn.Conv2d(w2, 4, 3, padding=1)
+        self.norm4 = _norm(w4)
+        self.out = nn.Conv2d(w4, PATCH * PATCH + 2, 3, padding=1)
         self.update = nn.Conv2d(w16 + HIDDEN, 3 * HIDDEN, 3, padding=1)
         self.heads = nn.Sequential(nn.Linear(2 * w16 + 4, 64), nn.ReLU(), nn.Linear(64, 2))
         nn.init.zeros_(self.out.weight)
@@ -122,33 +135,38 @@ class SmallNetwork(nn.Module):
         nn.init.orthogonal_(self.key.weight)
         nn.init.zeros_(self.key.get_parameter("bias"))
 
-    def normalise(self, pyramid: Pyramid) -> Pyramid:
-        """The key encoder's maps, each normalised over its channels and pixels."""
-        return Pyramid(*(norm(level) for norm, level in zip(self.norms, pyramid, strict=True)))
+    def normalise(self, f4: Tensor, f8: Tensor, f16: Tensor) -> Maps:
+        """The key encoder's maps at strides 4, 8, 16, each normalised over its channels and pixels."""
+        n4, n8, n16 = self.norms
+        return Maps(n4(f4), n8(f8), n16(f16))
 
     def encode_key(self, deep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Key `(B, 32, h, w)`, shrinkage `(B, 1, h, w)` ≥ 1 and selection `(B, 32, h, w)` of the deepest map."""
         return self.key(deep), self.shrinkage(deep).square() + 1, self.selection(deep).sigmoid()
 
-    def decode(self, pyramid: Pyramid, readout: Tensor, hidden: Tensor, cues: Tensor) -> Decoded:
+    def decode(self, maps: Maps, readout: Tensor, hidden: Tensor, cues: Tensor) -> Decoded:
         """Correct the floor.
 
+        The last convolution says, for every patch, how much more or less to trust the floor's two parts, and for every
+        grid pixel what else to add. Zero weights there leave the floor as it is.
+
         Args:
-            pyramid: Normalised maps of the slice.
+            maps: Of the slice, normalised.
             readout: `(B, 64, S/16, S/16)` from the memory.
             hidden: `(B, 32, S/16, S/16)` sensory memory.
-            cues: `(B, 5, S, S)`, see `CUES`.
+            cues: `(B, 7, S, S)`, see `CUES`.
         """
-        cues4 = functional.avg_pool2d(cues, 4)
+        patches = functional.pixel_unshuffle(cues, PATCH)
+        cues4 = functional.avg_pool2d(cues, PATCH)
         cues8 = functional.avg_pool2d(cues4, 2)
         cues16 = functional.avg_pool2d(cues8, 2)
-        x16 = self.block16(self.in16(torch.cat([pyramid.f16, readout, hidden, cues16], 1)))
-        x8 = self.block8(_up(self.up8(x16)) + self.skip8(torch.cat([pyramid.f8, cues8], 1)))
-        x4 = self.block4(_up(self.up4(x8)) + self.skip4(torch.cat([pyramid.f4, cues4], 1)))
-        fine = torch.cat([pyramid.f2, functional.pixel_unshuffle(cues, 2)], 1)
-        x2 = _up(self.up2(x4)) + self.skip2(fine)
-        x2 = x2 + self.conv2(functional.relu(self.norm2(x2)))
-        residual = functional.pixel_shuffle(self.out(functional.relu(x2)), 2)
+        x16 = self.block16(self.in16(torch.cat([maps.f16, readout, hidden, cues16], 1)))
+        x8 = self.block8(_up(self.up8(x16)) + self.skip8(torch.cat([maps.f8, cues8], 1)))
+        x4 = self.block4(_up(self.up4(x8)) + self.skip4(torch.cat([maps.f4, patches], 1)))
+        out = self.out(functional.relu(self.norm4(x4)))
+        trust = functional.interpolate(out[:, -2:], scale_factor=PATCH, mode="bilinear", align_corners=False)
+        parts = cues[:, (PRIOR, SCORE)] * trust
+        residual = functional.pixel_shuffle(out[:, :-2], PATCH) + 4 * parts.sum(1, keepdim=True)
         after = gated_update(self.update(torch.cat([x16, hidden], 1)), hidden)
         heads = self._judge(x16, cues, residual)
         return Decoded(residual, after, heads[:, 0], heads[:, 1])
@@ -157,15 +175,15 @@ class SmallNetwork(nn.Module):
         # float32: four numbers decide where the object ends; and bfloat16 gains nothing on vectors
         with torch.autocast(x16.device.type, enabled=False):
             x16, cues, residual = x16.float(), cues.float(), residual.detach().float()
-            prior = functional.avg_pool2d((4 * cues[:, 3:4]).sigmoid(), 16)
+            prior = functional.avg_pool2d((4 * cues[:, PRIOR : PRIOR + 1]).sigmoid(), 16)
             weight = prior / prior.sum((2, 3), keepdim=True).clamp_min(1e-3)
             here = (x16 * weight).sum((2, 3))
-            probability = (4 * cues[:, 3] + 1.8 * cues[:, 4] + residual[:, 0]).sigmoid()
+            probability = (4 * cues[:, PRIOR] + 1.8 * cues[:, SCORE] + residual[:, 0]).sigmoid()
             inside = probability.sum((1, 2)).clamp_min(1.0)
             numbers = torch.stack(
                 [
                     probability.mean((1, 2)) * 4,
-                    (probability * cues[:, 4]).sum((1, 2)) / inside,
+                    (probability * cues[:, SCORE]).sum((1, 2)) / inside,
                     (probability * (2 * probability - 1).abs()).sum((1, 2)) / inside,
                     probability.amax((1, 2)),
                 ],

@@ -34,7 +34,8 @@ class Correction:
         self._time = 0
         size = pyramid.f16.shape[2:]
         self._hidden = pyramid.f16.new_zeros(1, HIDDEN, *size)
-        self._maps = network.normalise(pyramid)
+        self._painted = np.stack([_signed(picture), 2 * mask - 1])
+        self._maps = network.normalise(*pyramid[1:])
         self._key = network.encode_key(self._maps.f16)
         self._remember(picture, mask, deep=True)
 
@@ -56,11 +57,13 @@ class Correction:
             score: `(S, S)` target model.
         """
         self._time += 1
-        self._maps = self._network.normalise(pyramid)
+        self._maps = self._network.normalise(*pyramid[1:])
         self._key = self._network.encode_key(self._maps.f16)
         readout = self._memory.read(self._key[0][0], self._key[2][0])
-        current, before = picture.astype(np.float32) / 127.5 - 1, warped / 127.5 - 1
-        cues = torch.from_numpy(np.stack([current, before, current - before, prior / 4, score / 4]))[None]
+        current, before = _signed(picture), _signed(warped)
+        cues = torch.from_numpy(np.stack([current, before, current - before, prior / 4, score / 4, *self._painted]))[
+            None
+        ]
         decoded = self._network.decode(self._maps, readout, self._hidden, cues.to(readout.device))
         self._hidden = decoded.hidden
         correction: NDArray[np.float32] = decoded.residual[0, 0].cpu().numpy()
@@ -81,3 +84,8 @@ class Correction:
             self._hidden = reinforced
         key, shrinkage, selection = self._key
         self._memory.add(key[0], shrinkage[0], selection[0], value, self._time)
+
+
+def _signed(picture: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """0…255 to [-1, 1]."""
+    return picture.astype(np.float32) / 127.5 - 1

@@ -37,4 +37,4 @@ def logit(probability: NDArray[np.float32], limit: float) -> NDArray[np.float32]
 
 def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probability of log odds."""
-    return (1.0 / (1.0 + np.exp(-values))).astype(np.float32)
+    return (1.0 / (1.0 + np.exp(-np.clip(values, -60, 60)))).astype(np.float32)

@@ -99,6 +99,29 @@ class Region:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return top, left, cv2.warpAffine(values, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
+    def inside(self, shape: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of the grid whose centres lie in a slice of this height and width; may be empty."""
+        ranges = []
+        for start, length in ((self.row, shape[0]), (self.column, shape[1])):
+            first = max(0, int(np.ceil(-start / self.scale - 0.5)))
+            after = min(self.grid, int(np.ceil((length - start) / self.scale - 0.5)))
+            ranges.append(slice(min(first, self.grid), max(after, first, 0)))
+        return ranges[0], ranges[1]
+
+    def beyond(self, values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+        """Values of this grid with those at the slice's edge continued outside the slice.
+
+        An object that the field of view cuts off goes on outside it: what moves in from there is object.
+        """
+        rows, columns = self.inside(shape)
+        if (rows.start, columns.start, rows.stop, columns.stop) == (0, 0, self.grid, self.grid):
+            return values
+        part = values[rows, columns]
+        if not part.size:
+            return np.zeros_like(values)
+        pads = ((rows.start, self.grid - rows.stop), (columns.start, self.grid - columns.stop))
+        return np.pad(part, pads, mode="edge")
+
     def resample(self, values: NDArray[np.float32], other: Region) -> NDArray[np.float32]:
         """Values on this grid, seen on another region's grid; 0 outside."""
         if other == self:
@@ -118,12 +141,14 @@ class Region:
 
         Args:
             mask: `(grid, grid)` the object on this grid; an empty one leaves the window where it is.
-            shape: Height and width of the slice.
+            shape: Height and width of the slice; what lies outside is not looked at.
         """
-        box = _box(mask)
+        rows, columns = self.inside(shape)
+        box = _box(mask[rows, columns])
         if box is None:
             return self
         top, bottom, left, right = box
+        top, bottom, left, right = top + rows.start, bottom + rows.start, left + columns.start, right + columns.start
         wanted = _side(max(bottom - top, right - left) * self.scale, shape)
         row = self.row + 0.5 * (top + bottom) * self.scale
         column = self.column + 0.5 * (left + right) * self.scale

@@ -80,13 +80,16 @@ class TargetModel:
     Args:
         features: `(N, F)` of the painted slice.
         mask: `(S, S)` float32 in [0, 1], the painted object on the grid.
+        unknown: `(S, S)` pixels that say nothing: neither object nor background.
     """
 
-    def __init__(self, features: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
+    def __init__(
+        self, features: NDArray[np.float32], mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None = None
+    ) -> None:
         self._mean = features.mean(0)
         self._scale = 1.0 / (features.std(0) + 1e-3)
         self._weights = np.zeros(features.shape[1] + 1, np.float32)
-        self._fit(*self._samples(features, mask))
+        self._fit(*self._samples(features, mask, unknown))
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log odds of object against background, `(S/2, S/2)`, limited to ±8."""
@@ -94,11 +97,15 @@ class TargetModel:
         score = self._standard(features) @ self._weights
         return np.clip(score, -SCORE_LIMIT, SCORE_LIMIT).reshape(size, size)
 
-    def _samples(self, features: NDArray[np.float32], mask: NDArray[np.float32]) -> _Samples:
+    def _samples(
+        self, features: NDArray[np.float32], mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None
+    ) -> _Samples:
         """Every second feature pixel in both directions: a quarter of them fits as well and costs a quarter."""
         size = mask.shape[0] // STRIDE
         chosen = np.arange(size * size).reshape(size, size)[::SAMPLE, ::SAMPLE].reshape(-1)
         target, weight = _targets(mask)
+        if unknown is not None:
+            weight = np.where(unknown[::STRIDE, ::STRIDE].reshape(-1), 0, weight)
         return self._standard(features[chosen]), target[chosen], weight[chosen] * SAMPLE**2
 
     def _standard(self, features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from imos.propagation.existence import UNTAUGHT, gather
 from imos.propagation.floor import FLOOR, FloorSettings, logit, sigmoid
 from imos.propagation.flow import backward_flow, gray, warp
 from imos.propagation.model import Model
+from imos.propagation.parts import split
 from imos.propagation.region import Region, region_around
 from imos.propagation.slices import SliceSource
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
@@ -49,7 +51,6 @@ class Estimate:
     confidence: float
 
 
-@torch.no_grad()
 def track(
     model: Model,
     slices: SliceSource,
@@ -60,7 +61,7 @@ def track(
     patience: int | None = PATIENCE,
     settings: FloorSettings = FLOOR,
 ) -> Iterator[Estimate]:
-    """Carry one object from its painted slice.
+    """Carry one object from its painted slice; far parts of it apart.
 
     Args:
         model: Weights of configuration `small`.
@@ -78,6 +79,48 @@ def track(
     Raises:
         ValueError: The weights have no key encoder of `small`.
     """
+    parts = split(mask)
+    walks = [
+        _track_part(model, slices, part, mask & ~part, start, stop, patience=patience, settings=settings)
+        for part in parts
+    ]
+    if len(walks) == 1:
+        yield from walks[0]
+        return
+    shares = [float(part.sum()) for part in parts]
+    for steps in zip_longest(*walks):
+        yield _union([(step, share) for step, share in zip(steps, shares, strict=True) if step is not None])
+
+
+def _union(steps: list[tuple[Estimate, float]]) -> Estimate:
+    """Parts of one object on one slice as one estimate; its confidence is that of the parts by their size."""
+    estimates = [step for step, _ in steps]
+    top, left = min(step.top for step in estimates), min(step.left for step in estimates)
+    bottom = max(step.top + step.probability.shape[0] for step in estimates)
+    right = max(step.left + step.probability.shape[1] for step in estimates)
+    probability = np.zeros((bottom - top, right - left), np.float32)
+    for step in estimates:
+        rows, columns = step.probability.shape
+        place = probability[step.top - top : step.top - top + rows, step.left - left : step.left - left + columns]
+        np.maximum(place, step.probability, out=place)
+    weights = [max(share * step.existence, 1e-6) for step, share in steps]
+    confidence = float(np.average([step.confidence for step in estimates], weights=weights))
+    return Estimate(estimates[0].index, top, left, probability, max(step.existence for step in estimates), confidence)
+
+
+@torch.no_grad()
+def _track_part(
+    model: Model,
+    slices: SliceSource,
+    mask: NDArray[np.bool_],
+    others: NDArray[np.bool_],
+    start: int,
+    stop: int,
+    *,
+    patience: int | None,
+    settings: FloorSettings,
+) -> Iterator[Estimate]:
+    """`track` for one part; `others` are the object's other parts, which are no background to learn from."""
     encoder = model.encoder
     if encoder is None:
         msg = "track needs weights of configuration small"
@@ -86,17 +129,21 @@ def track(
     step = 1 if stop >= start else -1
     shape = slices.shape
     region = region_around(mask)
-    probability = region.crop(mask.astype(np.float32), replicate=False).clip(0, 1)
+    probability = region.beyond(region.crop(mask.astype(np.float32)).clip(0, 1), shape)
     plane = slices[start]
     picture = _picture(plane, region)
     pyramid = _encode(encoder, picture, deep=model.network is not None)
-    target = TargetModel(pixel_features(picture, pyramid), probability)
+    unknown = np.ones((region.grid, region.grid), bool)
+    unknown[region.inside(shape)] = False
+    if others.any():
+        unknown |= region.crop(others.astype(np.float32)) > 0.1
+    target = TargetModel(pixel_features(picture, pyramid), probability, unknown)
     correction = Correction(model.network, pyramid, gray(picture), probability) if model.network is not None else None
     area = painted_area = float(mask.sum())
     held: list[Estimate] = []  # slices without the object, until it is seen again or patience ends
     for distance, index in enumerate(range(start + step, stop + step, step), 1):
         following = region.follow(probability > 0.5, shape)
-        probability = region.resample(probability, following)
+        probability = following.beyond(region.resample(probability, following), shape)
         if following != region:
             picture = _picture(plane, following)
         region = following
@@ -113,8 +160,8 @@ def track(
         warped = warp(gray(picture).astype(np.float32), flow)
         if correction is not None:
             odds = odds + correction.residual(pyramid, gray(current), warped, prior_odds, score)
-        probability = sigmoid(odds)
-        previous_area, area = area, float(np.count_nonzero(odds > 0)) * region.scale**2
+        probability = region.beyond(sigmoid(odds), shape)
+        previous_area, area = area, float(np.count_nonzero(probability[region.inside(shape)] > 0.5)) * region.scale**2
         areas = (area, previous_area, painted_area)
         evidence = gather(probability, prior, score, gray(current), warped, areas, distance)
         existence, confidence = judge.of(evidence)

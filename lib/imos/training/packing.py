@@ -59,10 +59,10 @@ def read_pack(path: Path) -> list[Stack]:
         raise UserError(f"{path} is not a pack of training stacks. Make one with: python main.py pack") from error
 
 
-def training_stacks(source: Path) -> list[Stack]:
-    """Stacks of a collection's folder or of a pack, with the other planes of volumes."""
+def training_stacks(source: Path) -> list[list[Stack]]:
+    """Stacks of a collection's folder or of a pack; each with the other planes of its volume."""
     stacks = read_pack(source) if source.is_file() else labelled_stacks(source)
-    return [view for stack in stacks for view in turned(stack)]
+    return [views for stack in stacks if (views := turned(stack))]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,6 +25,10 @@ from imos.training.volumes import Stack, synthetic_stack
 
 SYNTHETIC_SHARE = 0.35
 SYNTHETIC_POOL = 24
+SYNTHETIC_EVERY = 4000
+"""Samples after which the synthetic volumes are made anew."""
+STILL_SHARE = 0.3
+"""How often a still is cut from, beside a volume with one object (1) or with n (√n)."""
 AHEAD = 24
 """Samples that a worker may be ahead of the training."""
 
@@ -37,7 +41,7 @@ class SampleMaker:
         encoder: Frozen key encoder's state dict.
         settings: Sizes.
         seed: Of the stream.
-        cases: `train` leaves every eighth stack out, `monitor` takes only those.
+        cases: `train` leaves every eighth volume, sequence and still out, `monitor` takes only those.
 
     Raises:
         UserError: The collection is too small to be divided.
@@ -49,13 +53,17 @@ class SampleMaker:
         self._encoder = EfficientNetLite0()
         self._encoder.load_state_dict(encoder)
         self._encoder.eval()
-        stacks = training_stacks(root)
-        self._stacks = [stack for number, stack in enumerate(stacks) if (number % 8 == 5) == (cases == "monitor")]
-        if not self._stacks:
+        volumes = training_stacks(root)
+        # by volume: other planes of the same volume would flatter the network
+        kept = [views for number, views in enumerate(volumes) if (number % 8 == 5) == (cases == "monitor")]
+        if not kept:
             raise UserError(
-                f"{root} gives {len(stacks)} stacks to train on, and 6 are the least: every eighth is held out."
-                " A volume of at least 24 slices in every plane gives three stacks. Add volumes."
+                f"{root} gives {len(volumes)} volumes to train on, and 6 are the least: every eighth is held out."
+                " Add volumes."
             )
+        self.stacks = [view for views in kept for view in views]
+        shares = [STILL_SHARE if len(view.slices) == 1 else view.objects().size ** 0.5 for view in self.stacks]
+        self._shares = np.array(shares) / sum(shares)
         self._settings = settings
         self._seed = seed
         self._synthetic: dict[int, list[Stack]] = {}
@@ -64,10 +72,10 @@ class SampleMaker:
     def make(self, number: int) -> Sample:
         """Sample `number`, the same whenever and by whomever it is made."""
         random = np.random.default_rng([self._seed, number])
-        stacks = self._stacks
         if random.random() < self._share:
-            stacks = self._pool(int(random.integers(SYNTHETIC_POOL)) + SYNTHETIC_POOL * (number // 20000))
-        return make_sample(stacks, self._encoder, self._settings, random)
+            stacks = self._pool(int(random.integers(SYNTHETIC_POOL)) + SYNTHETIC_POOL * (number // SYNTHETIC_EVERY))
+            return make_sample(stacks, self._encoder, self._settings, random, number)
+        return make_sample(self.stacks, self._encoder, self._settings, random, number, self._shares)
 
     def _pool(self, number: int) -> list[Stack]:
         if number not in self._synthetic:

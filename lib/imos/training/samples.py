@@ -30,7 +30,7 @@ class Sample:
         masks: `(T, S, S)` uint8, 0 or 1.
         flows: `(T-1, S, S, 2)` float16, backward.
         scores: `(T-1, S/2, S/2)` float16, target model fitted on the painted slice.
-        maps: Four arrays `(T, C, h, w)` float16, the key encoder's pyramid.
+        maps: Three arrays `(T, C, h, w)` float16, the key encoder's maps at strides 4, 8, 16.
     """
 
     pictures: NDArray[np.uint8]
@@ -48,14 +48,29 @@ class SampleSettings:
         grid: Grid pixels a side.
         frames: Slices a sample, the painted one included.
         largest_gap: Greatest distance of neighbouring slices.
+        coarse_grid: Grid of the first samples of a stream: half the work, and nearly as much to learn.
+        coarse: So many samples are coarse.
     """
 
     grid: int = 160
     frames: int = 4
-    largest_gap: int = 2
+    largest_gap: int = 3
+    coarse_grid: int = 112
+    coarse: int = 0
+
+    def grid_of(self, number: int) -> int:
+        """Grid of sample `number` of a stream."""
+        return self.coarse_grid if number < self.coarse else self.grid
 
 
-def make_sample(stacks: list[Stack], encoder: EfficientNetLite0, settings: SampleSettings, random: Generator) -> Sample:
+def make_sample(
+    stacks: list[Stack],
+    encoder: EfficientNetLite0,
+    settings: SampleSettings,
+    random: Generator,
+    number: int = 0,
+    shares: NDArray[np.float64] | None = None,
+) -> Sample:
     """Cut one sample.
 
     Args:
@@ -63,14 +78,16 @@ def make_sample(stacks: list[Stack], encoder: EfficientNetLite0, settings: Sampl
         encoder: Frozen key encoder, on the CPU.
         settings: Sizes.
         random: Its stream decides everything.
+        number: Of the sample in its stream.
+        shares: How often each stack is cut from; None for equally.
     """
     while True:
-        stack = stacks[int(random.integers(len(stacks)))]
+        stack = stacks[int(random.choice(len(stacks), p=shares))]
         chosen = _choose(stack, settings, random)
         if chosen is None:
             continue
         indices, values = chosen
-        pictures, masks = _cut(stack, indices, values, settings.grid, random)
+        pictures, masks = _cut(stack, indices, values, settings.grid_of(number), random)
         if masks[0].sum() >= 40 and masks[0].mean() < 0.8:
             return _finish(pictures, masks, encoder)
 
@@ -141,7 +158,9 @@ def _cut(
             plane = cv2.GaussianBlur(plane, (0, 0), 0.5 * float(np.sqrt(scale * scale - 1.0)))
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         picture = cv2.warpAffine(plane, matrix, (grid, grid), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        soft = cv2.warpAffine(mask.astype(np.float32), matrix, (grid, grid), flags=flags)
+        soft = cv2.warpAffine(
+            mask.astype(np.float32), matrix, (grid, grid), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
         pictures_out.append(tone.apply(picture, random))
         masks_out.append((soft > 0.5).astype(np.uint8))
         centre = centre + random.normal(0, 0.03 * side, 2) * motion
@@ -197,5 +216,5 @@ def _finish(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], encoder: Effi
     scores = np.stack([target.score(feature) for feature in features[1:]])
     pairs = zip(pictures[1:], pictures[:-1], strict=True)
     flows = np.stack([backward_flow(gray(current), gray(previous)) for current, previous in pairs])
-    maps = tuple(level.numpy().astype(np.float16) for level in pyramid)
+    maps = tuple(level.numpy().astype(np.float16) for level in pyramid[1:])
     return Sample(pictures, masks, flows.astype(np.float16), scores.astype(np.float16), maps)

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,8 @@ class TrainSettings:
         decay: Weight decay.
         average: Decay of the averaged weights.
         deep_share: Share of slices with a deep sensory update.
+        disturbed_share: Share of steps that start from a disturbed mask.
+        coarse: So many steps, the first ones, are on the coarse grid.
         save_every: Steps between checkpoints.
         seed: Of samples and of everything else.
     """
@@ -61,8 +63,15 @@ class TrainSettings:
     decay: float = 0.01
     average: float = 0.999
     deep_share: float = 0.3
+    disturbed_share: float = 0.25
+    coarse: int = 0
     save_every: int = 250
     seed: int = 1
+
+    def filled(self, step: int) -> int:
+        """Samples in the pool before a step."""
+        since = self.coarse if step >= self.coarse else 0
+        return min(POOL, (step - since) * self.fresh)
 
 
 def sequence_loss(steps: list[Step], masks: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -208,7 +217,12 @@ class Run:
             group["lr"] = rate_at(self.step, settings)
         random = np.random.default_rng([settings.seed, 2, self.step])
         deep = [bool(value) for value in random.random(batch.masks.shape[1] - 1) < settings.deep_share]
-        loss, parts = sequence_loss(unroll(self.network, batch, deep, bfloat16=bfloat16), batch.masks)
+        noise = random.standard_normal((*batch.scores.shape[:2], 8, 8)) * random.uniform(
+            0.1, 0.5, (*batch.scores.shape[:2], 1, 1)
+        )
+        noise *= random.random((*batch.scores.shape[:2], 1, 1)) < settings.disturbed_share
+        disturb = torch.from_numpy(noise).float().to(self.device)
+        loss, parts = sequence_loss(unroll(self.network, batch, deep, disturb, bfloat16=bfloat16), batch.masks)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 3.0)
@@ -233,9 +247,9 @@ def batches(samples: Iterator[Sample], settings: TrainSettings, step: int, fille
     pool = [next(samples) for _ in range(filled)]
     while True:
         new = [next(samples) for _ in range(settings.fresh)]
-        pool = (pool + new)[-POOL:]
+        pool = (([] if step == settings.coarse else pool) + new)[-POOL:]  # a batch has one grid
         random = np.random.default_rng([settings.seed, 3, step])
-        again = random.choice(len(pool), settings.batch - settings.fresh)
+        again = random.choice(len(pool), settings.batch - len(new))
         yield new + [pool[number] for number in again]
         step += 1
 
@@ -245,6 +259,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return share
 
 
 def _grid(text: str) -> int:
@@ -264,6 +285,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=sample_defaults.frames, help="slices a sequence")
     parser.add_argument("--gap", type=_positive, default=sample_defaults.largest_gap, help="greatest slice distance")
     parser.add_argument("--grid", type=_grid, default=sample_defaults.grid, help="side of a slice in grid pixels")
+    parser.add_argument(
+        "--coarse", type=_share, default=0.7, help="share of the steps on slices of half the pixels, at the beginning"
+    )
     parser.add_argument("--rate", type=float, default=run_defaults.rate, help="highest learning rate")
     parser.add_argument("--workers", type=_positive, default=2, help="processes that make samples")
     parser.add_argument(
@@ -288,22 +312,26 @@ def run(args: argparse.Namespace) -> int:
         batch=args.batch,
         fresh=max(1, args.batch // 3),
         rate=args.rate,
+        coarse=round(args.coarse * args.steps),
         save_every=args.save_every,
     )
-    sizes = SampleSettings(grid=args.grid, frames=args.frames, largest_gap=args.gap)
+    coarse = settings.coarse * settings.fresh
+    sizes = SampleSettings(
+        args.grid, args.frames, args.gap, coarse_grid=round(0.7 * args.grid / 16) * 16, coarse=coarse
+    )
     weights = read_weights(BUNDLED).tensors
     prefix = ENCODER_PREFIX
     encoder = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     judge = {name: tensor for name, tensor in weights.items() if name.startswith(JUDGE_PREFIX)}
     current = Run(args.run, encoder, settings, device, judge)
-    held_out = SampleMaker(args.data, encoder, sizes, seed=7, cases="monitor")
+    held_out = SampleMaker(args.data, encoder, replace(sizes, coarse=0), seed=7, cases="monitor")
     numbers = range(args.held_out)
     watch = [
         Batch.of([held_out.make(number) for number in numbers[first : first + MONITOR_BATCH]], device)
         for first in range(0, args.held_out, MONITOR_BATCH)
     ]
     del held_out
-    filled = min(POOL, current.step * settings.fresh)
+    filled = settings.filled(current.step)
     first = current.step * settings.fresh - filled
     samples = produce(args.data, encoder, sizes, settings.seed, first, args.workers)
     writer = SummaryWriter(str(args.run))

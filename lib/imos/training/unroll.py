@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imos.network.efficientnet import Pyramid
 from imos.network.similarity import affinity, similarity
-from imos.network.small import SmallNetwork
+from imos.network.small import HIDDEN, SmallNetwork
 from imos.propagation.floor import FLOOR
 from imos.training.samples import Sample
+
+OUTLINE_REACH = 4.0
+"""Grid pixels: blur of the mask that `disturbed` adds its field to."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Batch:
         masks: `(B, T, S, S)` float32.
         flows: `(B, T-1, S, S, 2)` float32.
         scores: `(B, T-1, S, S)` float32.
-        maps: The pyramid of all slices, `(B, T, C, h, w)` float32 each.
+        maps: The key encoder's maps at strides 4, 8, 16, `(B, T, C, h, w)` float32 each.
     """
 
     pictures: Tensor
@@ -104,8 +106,25 @@ def floor_logits(previous: Tensor, flow: Tensor, score: Tensor) -> tuple[Tensor,
     return prior, prior + FLOOR.score_weight * score
 
 
+def disturbed(probability: Tensor, noise: Tensor) -> Tensor:
+    """A mask with an outline gone astray here and there, as it is after many slices.
+
+    Args:
+        probability: `(B, S, S)`.
+        noise: `(B, n, n)` coarse field that moves the outline out (> 0) or in; a field of zeros leaves the mask.
+    """
+    field = functional.interpolate(noise[:, None], probability.shape[-2:], mode="bicubic", align_corners=False)
+    astray = (_blur((probability > 0.5).float()[:, None], OUTLINE_REACH) + field > 0.5).float()[:, 0]
+    return torch.where((noise != 0).flatten(1).any(1)[:, None, None], astray, probability)
+
+
 def unroll(
-    network: SmallNetwork, batch: Batch, deep: list[bool] | None = None, *, bfloat16: bool = False
+    network: SmallNetwork,
+    batch: Batch,
+    deep: list[bool] | None = None,
+    disturb: Tensor | None = None,
+    *,
+    bfloat16: bool = False,
 ) -> list[Step]:
     """Carry the painted mask through a batch of sequences.
 
@@ -113,6 +132,7 @@ def unroll(
         network: The trained part.
         batch: Samples.
         deep: Whether the sensory memory takes the deep update on each slice after the first; None for never.
+        disturb: `(B, T-1, n, n)` noise for the mask that each step starts from, see `disturbed`; None for none.
         bfloat16: Convolutions in bfloat16 (the similarity stays float32).
     """
     pictures, masks = batch.pictures, batch.masks
@@ -120,26 +140,30 @@ def unroll(
     frames = pictures.shape[1]
     steps: list[Step] = []
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        pyramids = [network.normalise(Pyramid(*(level[:, t] for level in batch.maps))) for t in range(frames)]
-        keys = [network.encode_key(pyramid.f16) for pyramid in pyramids]
-        hidden = pictures.new_zeros(pictures.shape[0], 32, *pyramids[0].f16.shape[2:])
-        value, hidden = network.value_encoder(pictures[:, :1], masks[:, :1], pyramids[0].f16, hidden)
+        maps = [network.normalise(*(level[:, t] for level in batch.maps)) for t in range(frames)]
+        keys = [network.encode_key(of.f16) for of in maps]
+        hidden = pictures.new_zeros(pictures.shape[0], HIDDEN, *maps[0].f16.shape[2:])
+        value, hidden = network.value_encoder(pictures[:, :1], masks[:, :1], maps[0].f16, hidden)
         memory = [(keys[0][0], keys[0][1], value)]
         probability = masks[:, 0]
+        painted = (pictures[:, 0], 2 * masks[:, 0] - 1)
         for t in range(1, frames):
+            if disturb is not None:
+                probability = disturbed(probability, disturb[:, t - 1])
             prior, floor = floor_logits(probability, batch.flows[:, t - 1], batch.scores[:, t - 1])
             current = pictures[:, t]
             warped = warp(pictures[:, t - 1 : t], batch.flows[:, t - 1])[:, 0]
-            cues = torch.stack([current, warped, current - warped, prior / 4, batch.scores[:, t - 1] / 4], 1)
+            score = batch.scores[:, t - 1]
+            cues = torch.stack([current, warped, current - warped, prior / 4, score / 4, *painted], 1)
             readout = read(memory, keys[t][0], keys[t][2])
-            decoded = network.decode(pyramids[t], readout, hidden, cues)
+            decoded = network.decode(maps[t], readout, hidden, cues)
             logits = floor + decoded.residual[:, 0].float()
             steps.append(Step(floor, logits, decoded.existence, decoded.quality))
             probability = logits.detach().sigmoid()
             hidden = decoded.hidden
             if t < frames - 1:
                 soft = logits.sigmoid()[:, None]
-                value, reinforced = network.value_encoder(pictures[:, t : t + 1], soft, pyramids[t].f16, hidden)
+                value, reinforced = network.value_encoder(pictures[:, t : t + 1], soft, maps[t].f16, hidden)
                 memory.append((keys[t][0], keys[t][1], value))
                 if deep is not None and deep[t - 1]:
                     hidden = reinforced
