@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from imos.datasets.collection import Modality, modality_of, read_collection, stills
 from imos.errors import UserError
@@ -97,6 +100,39 @@ def test_damaged_volume(collection: Path, tmp_path: Path, damage: str) -> None:
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
     with pytest.raises(UserError, match=r"steps\.nii\.gz"):
         read_collection(copy, "val")[0].load()
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(np.zeros((6, 32, 31), np.uint8), "differ in shape"), (np.full((6, 32, 32), 256, np.uint16), "the label 256")],
+)
+def test_labels_that_do_not_fit(collection: Path, tmp_path: Path, labels: NDArray[Any], said: str) -> None:
+    copy = shutil.copytree(collection, tmp_path / "wrong")
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), copy / "val/phantom_mr/steps.seg.nii.gz")
+    with pytest.raises(UserError, match=rf"steps.*{said}"):
+        read_collection(copy, "val")[0].load()
+
+
+def test_hounsfield_values_are_windowed_for_the_labelled_tissue(collection: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(collection, tmp_path / "hounsfield")
+    case = read_collection(copy, "val")[1]
+    labels = np.asarray(nibabel.load(case.path_of_labels).dataobj)
+    for tissue, low, high in ((120, -160, 240), (-820, -1350, 150)):  # soft tissue, lung
+        values = np.where(labels == 1, tissue, np.linspace(-1000, 1500, labels.size).reshape(labels.shape))
+        nibabel.save(nibabel.Nifti1Image(values.astype(np.int16), np.eye(4)), case.path)
+        expected = ((values.astype(np.int16) - float(low)) / (high - low) * 255).clip(0, 255)
+        np.testing.assert_allclose(case.load()[0], np.moveaxis(expected, case.axis, 0), atol=0.51)
+
+
+def test_png_frames(collection: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(collection, tmp_path / "png")
+    before, labels = read_collection(copy, "val")[2].load()
+    for path in (copy / "val/frames/phantom_video/clip/images").iterdir():
+        cv2.imwrite(str(path.with_suffix(".png")), cv2.imread(str(path)))
+        path.unlink()
+    slices, again = read_collection(copy, "val")[2].load()
+    np.testing.assert_array_equal(slices, before)
+    np.testing.assert_array_equal(again, labels)
 
 
 def test_frame_without_mask(collection: Path, tmp_path: Path) -> None:

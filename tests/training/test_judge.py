@@ -38,7 +38,7 @@ def test_a_fitted_judge_tells_the_object_from_what_comes_after(steps):
 def test_evidence_has_as_many_numbers_as_the_judge_has_weights(steps):
     from imos.propagation.existence import Evidence
 
-    assert features(Evidence(*[0.0] * 8)).shape == steps.evidence.shape[1:]
+    assert features(Evidence(*[0.0] * 10)).shape == steps.evidence.shape[1:]
 
 
 def test_the_verb_writes_weights_that_load(collection, tmp_path, capsys):

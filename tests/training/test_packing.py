@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imos.errors import UserError
-from imos.training.packing import read_pack, training_stacks, write_pack
+from imos.training.packing import Source, read_pack, training_stacks, write_pack
 from imos.training.volumes import labelled_stacks
 
 
@@ -21,7 +21,7 @@ def test_a_pack_holds_the_stacks_of_the_collection(collection, tmp_path):
 
 def test_training_cuts_from_a_pack_as_from_the_collection(collection, tmp_path):
     write_pack(labelled_stacks(collection), tmp_path / "pack.npz")
-    direct, packed = training_stacks(collection), training_stacks(tmp_path / "pack.npz")
+    direct, packed = training_stacks(Source(collection)), training_stacks(Source(tmp_path / "pack.npz"))
     shapes = [[[view.slices.shape for view in views] for views in source] for source in (packed, direct)]
     assert shapes[0] == shapes[1]
     assert sum(len(views) for views in direct) > len(direct)  # other planes

@@ -14,12 +14,13 @@ from torch import Tensor
 from imos.errors import UserError
 from imos.network.weights import read_weights
 from imos.propagation.model import BUNDLED, ENCODER_PREFIX
-from imos.training.packing import training_stacks
+from imos.training.packing import Source, training_stacks
+from imos.training.phases import Phase, Schedule
 from imos.training.producers import SampleMaker, produce
-from imos.training.samples import Sample, SampleSettings
-from imos.training.train import TrainSettings, batches
+from imos.training.run import TrainSettings, batches
+from imos.training.samples import Sample
 
-SMALL = SampleSettings(grid=64, frames=3)
+SMALL = Schedule([Phase("only", 1.0, 64, frames=3)], 1)
 SEED = 5
 
 
@@ -33,7 +34,7 @@ def encoder() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def maker(collection: Path, encoder: dict[str, Tensor]) -> SampleMaker:
-    return SampleMaker(collection, encoder, SMALL, SEED)
+    return SampleMaker(Source(collection), encoder, SMALL, SEED)
 
 
 def assert_same(one: Sample, other: Sample) -> None:
@@ -53,13 +54,15 @@ def test_shapes(maker: SampleMaker) -> None:
 
 
 def test_the_first_samples_are_coarse(collection: Path, encoder: dict[str, Tensor]) -> None:
-    maker = SampleMaker(collection, encoder, replace(SMALL, coarse_grid=48, coarse=2), SEED)
+    maker = SampleMaker(
+        Source(collection), encoder, Schedule([Phase("coarse", 0.5, 48), Phase("fine", 0.5, 64)], 4), SEED
+    )
     assert [maker.make(number).pictures.shape[1] for number in range(4)] == [48, 48, 64, 64]
 
 
 def test_held_out_volumes_are_not_trained_on(collection: Path, encoder: dict[str, Tensor]) -> None:
-    volumes = training_stacks(collection)
-    makers = [SampleMaker(collection, encoder, SMALL, SEED, cases=cases) for cases in ("train", "monitor")]
+    volumes = training_stacks(Source(collection))
+    makers = [SampleMaker(Source(collection), encoder, SMALL, SEED, cases=cases) for cases in ("train", "monitor")]
     trained, held_out = ([stack.slices.mean() for stack in maker.stacks] for maker in makers)
     for number, views in enumerate(volumes):
         means = [view.slices.mean() for view in views]
@@ -69,7 +72,7 @@ def test_held_out_volumes_are_not_trained_on(collection: Path, encoder: dict[str
 def test_a_sample_depends_on_nothing_made_before(
     collection: Path, encoder: dict[str, Tensor], maker: SampleMaker
 ) -> None:
-    fresh = SampleMaker(collection, encoder, SMALL, SEED)
+    fresh = SampleMaker(Source(collection), encoder, SMALL, SEED)
     later = fresh.make(7)
     for number in range(8):
         sample = maker.make(number)
@@ -77,12 +80,12 @@ def test_a_sample_depends_on_nothing_made_before(
 
 
 def test_another_seed_gives_other_samples(collection: Path, encoder: dict[str, Tensor], maker: SampleMaker) -> None:
-    other = SampleMaker(collection, encoder, SMALL, SEED + 1)
+    other = SampleMaker(Source(collection), encoder, SMALL, SEED + 1)
     assert not np.array_equal(maker.make(0).pictures, other.make(0).pictures)
 
 
 def test_order_does_not_depend_on_the_workers(collection: Path, encoder: dict[str, Tensor], maker: SampleMaker) -> None:
-    samples = produce(collection, encoder, SMALL, SEED, first=3, workers=2)
+    samples = produce(Source(collection), encoder, SMALL, SEED, first=3, workers=2)
     try:
         for number in range(3, 8):
             assert_same(next(samples), maker.make(number))
@@ -97,11 +100,12 @@ def test_collection_too_small_to_hold_something_out(
     table = (small / "volumes.tsv").read_text().splitlines()
     (small / "volumes.tsv").write_text("\n".join(table[:-2]) + "\n")
     with pytest.raises(UserError, match="gives 5 volumes to train on, and 6 are the least"):
-        SampleMaker(small, encoder, SMALL, SEED, cases="monitor")
+        SampleMaker(Source(small), encoder, SMALL, SEED, cases="monitor")
 
 
 class TestBatches:
-    SETTINGS = TrainSettings(batch=6, fresh=2)
+    SETTINGS = TrainSettings(batch=6, fresh=2, steps=20, phases=(Phase("only", 1.0, 64),))
+    TWO_PHASES = replace(SETTINGS, phases=(Phase("coarse", 0.35, 48), Phase("fine", 0.65, 64)))
 
     def stream(self, first: int) -> Iterator[Sample]:
         number = first
@@ -116,7 +120,7 @@ class TestBatches:
         assert [next(resumed) for _ in range(11)] == expected[9:]
 
     def test_also_when_the_pool_is_full(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("imos.training.train.POOL", 10)
+        monkeypatch.setattr("imos.training.run.POOL", 10)
         unbroken = batches(self.stream(0), self.SETTINGS, step=0, filled=0)
         expected = [next(unbroken) for _ in range(20)]
         resumed = batches(self.stream(18 - 10), self.SETTINGS, step=9, filled=10)
@@ -124,7 +128,7 @@ class TestBatches:
 
     @pytest.mark.parametrize("step", [5, 7, 8, 12])
     def test_also_around_the_change_of_the_grid(self, step: int) -> None:
-        settings = replace(self.SETTINGS, coarse=7)
+        settings = self.TWO_PHASES
         unbroken = batches(self.stream(0), settings, step=0, filled=0)
         expected = [next(unbroken) for _ in range(20)]
         filled = settings.filled(step)
@@ -132,7 +136,7 @@ class TestBatches:
         assert [next(resumed) for _ in range(20 - step)] == expected[step:]
 
     def test_coarse_samples_are_not_drawn_after_the_change(self) -> None:
-        stream = batches(self.stream(0), replace(self.SETTINGS, coarse=7), step=0, filled=0)
+        stream = batches(self.stream(0), self.TWO_PHASES, step=0, filled=0)
         drawn = [next(stream) for _ in range(20)]
         assert all(max(batch) < 14 for batch in drawn[:7])
         assert all(min(batch) >= 14 for batch in drawn[7:])

@@ -1,7 +1,10 @@
 """A collection of labelled volumes and frame sequences, described by two tables.
 
 `volumes.tsv` has one row a volume (`FILE.nii.gz` with labels in `FILE.seg.nii.gz`), `frames.tsv` one row a sequence
-(`SPLIT/frames/SET/SEQUENCE/images/*.jpg` with `masks/*.png`). A column `split` says what each is for.
+(`SPLIT/frames/SET/SEQUENCE/images/*.jpg` or `*.png` with `masks/*.png`). A column `split` says what each is for.
+
+Volumes of more than 8 bits, such as Hounsfield values, are windowed when they are read: for the labelled tissue, as a
+session chooses the window by what was painted.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import csv
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -83,7 +87,7 @@ class Case:
             `(D, H, W)` gray or `(D, H, W, 3)` RGB uint8, and `(D, H, W)` uint8, walked along the first axis.
 
         Raises:
-            UserError: A file is missing or unreadable.
+            UserError: A file is missing or unreadable, image and labels differ in shape, or a label is above 255.
         """
         try:
             return self._load_frames() if self.is_video else self._load_volume()
@@ -97,13 +101,26 @@ class Case:
             pair = [np.asarray(nibabel.load(path).dataobj) for path in (self.path, self.path_of_labels)]
         except nibabel.filebasedimages.ImageFileError as error:
             raise OSError(error) from error
+        if pair[0].shape != pair[1].shape:
+            raise UserError(f"{self.path} and its labels differ in shape: {pair[0].shape} and {pair[1].shape}.")
+        if pair[1].dtype != np.uint8 and pair[1].max() > 255:
+            raise UserError(f"{self.path_of_labels} holds the label {pair[1].max()}; collections go up to 255.")
         slices, labels = (np.ascontiguousarray(np.moveaxis(array, self.axis, 0)) for array in pair)
-        return slices.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
+        return self._windowed(slices, labels), labels.astype(np.uint8, copy=False)
+
+    def _windowed(self, slices: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
+        if slices.dtype == np.uint8:
+            return slices
+        from imos.imaging import Image, ImageKind, apply_window, choose_window
+
+        modality = "CT" if self.modality is Modality.CT else "OT"  # DICOM's word for others: no Hounsfield values
+        image = Image(slices, np.eye(4), ImageKind.VOLUME, self.path.name, modality=modality)
+        return apply_window(slices, choose_window(image, slices[labels > 0] if labels.any() else None))
 
     def _load_frames(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         frames: list[NDArray[np.uint8]] = []
         masks: list[NDArray[np.uint8]] = []
-        for path in sorted((self.path / "images").glob("*.jpg")):
+        for path in sorted(path for path in (self.path / "images").glob("*") if path.suffix in (".jpg", ".png")):
             frame, mask = cv2.imread(str(path)), cv2.imread(str(self.path_of_labels / f"{path.stem}.png"), -1)
             if frame is None or mask is None:
                 raise UserError(f"Cannot read {path} or its mask {path.stem}.png.")

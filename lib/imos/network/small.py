@@ -9,12 +9,14 @@ and how good the mask is. Group normalisation in all trained parts: batches are 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from imos.network.adapters import Adapter
 from imos.network.efficientnet import CHANNELS
 from imos.network.sensory import gated_update
 
@@ -61,25 +63,28 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions with group normalisation, and a shortcut."""
+    """Two 3×3 convolutions with group normalisation, and a shortcut; an adapter beside the second one if wanted."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, adapter: bool = False) -> None:
         super().__init__()
+        self.adapter = Adapter(channels) if adapter else None
         self.norm1, self.norm2 = _norm(channels), _norm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` to the same shape."""
-        y = self.conv1(functional.relu(self.norm1(x)))
-        residual: Tensor = self.conv2(functional.relu(self.norm2(y)))
+        y = functional.relu(self.norm2(self.conv1(functional.relu(self.norm1(x)))))
+        residual: Tensor = self.conv2(y)
+        if self.adapter is not None:
+            residual = residual + self.adapter(y)
         return x + residual
 
 
 class ValueEncoder(nn.Module):
     """Value of one object on one slice, from the picture, its mask and the key encoder's deepest map."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, adapters: bool = False) -> None:
         super().__init__()
         channels = 2 * PATCH * PATCH
         layers: list[nn.Module] = [nn.PixelUnshuffle(PATCH), nn.Conv2d(channels, 32, 1), _norm(32), nn.ReLU()]
@@ -89,7 +94,7 @@ class ValueEncoder(nn.Module):
             channels = width
         self.stem = nn.Sequential(*layers)
         self.merge = nn.Conv2d(VALUE + CHANNELS[3] + HIDDEN, VALUE, 1)
-        self.block = Residual(VALUE)
+        self.block = Residual(VALUE, adapter=adapters)
         self.reinforce = nn.Conv2d(VALUE + HIDDEN, 3 * HIDDEN, 3, padding=1)
 
     def forward(self, picture: Tensor, mask: Tensor, deep: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,22 +115,29 @@ class ValueEncoder(nn.Module):
 
 
 class SmallNetwork(nn.Module):
-    """All trained parts of `small`."""
+    """All trained parts of `small`.
 
-    def __init__(self) -> None:
+    Args:
+        adapters: With Conv-Adapters: on the key encoder's maps, in the value encoder's block, in the decoder's blocks.
+            The key encoder's own blocks have none: what they give is made once an image, whatever adapters are loaded,
+            and is the target model's too.
+    """
+
+    def __init__(self, *, adapters: bool = False) -> None:
         super().__init__()
+        self.map_adapters = nn.ModuleList(Adapter(channels) for channels in CHANNELS[1:]) if adapters else None
         self.norms = nn.ModuleList(nn.GroupNorm(1, channels) for channels in CHANNELS[1:])
         self.key = nn.Conv2d(CHANNELS[3], KEY, 3, padding=1)
         self.shrinkage = nn.Conv2d(CHANNELS[3], 1, 3, padding=1)
         self.selection = nn.Conv2d(CHANNELS[3], KEY, 3, padding=1)
-        self.value_encoder = ValueEncoder()
+        self.value_encoder = ValueEncoder(adapters=adapters)
         w4, w8, w16 = WIDTHS
         self.in16 = nn.Conv2d(CHANNELS[3] + VALUE + HIDDEN + CUES, w16, 1)
-        self.block16 = Residual(w16)
+        self.block16 = Residual(w16, adapter=adapters)
         self.up8, self.up4 = nn.Conv2d(w16, w8, 1), nn.Conv2d(w8, w4, 1)
         self.skip8 = nn.Conv2d(CHANNELS[2] + CUES, w8, 1)
         self.skip4 = nn.Conv2d(CHANNELS[1] + CUES * PATCH * PATCH, w4, 1)
-        self.block8, self.block4 = Residual(w8), Residual(w4)
+        self.block8, self.block4 = Residual(w8, adapter=adapters), Residual(w4, adapter=adapters)
         self.norm4 = _norm(w4)
         self.out = nn.Conv2d(w4, PATCH * PATCH + 2, 3, padding=1)
         self.update = nn.Conv2d(w16 + HIDDEN, 3 * HIDDEN, 3, padding=1)
@@ -137,8 +149,18 @@ class SmallNetwork(nn.Module):
 
     def normalise(self, f4: Tensor, f8: Tensor, f16: Tensor) -> Maps:
         """The key encoder's maps at strides 4, 8, 16, each normalised over its channels and pixels."""
-        n4, n8, n16 = self.norms
-        return Maps(n4(f4), n8(f8), n16(f16))
+        maps = [norm(level) for norm, level in zip(self.norms, (f4, f8, f16), strict=True)]
+        if self.map_adapters is not None:
+            maps = [level + adapter(level) for adapter, level in zip(self.map_adapters, maps, strict=True)]
+        return Maps(*maps)
+
+    def train(self, mode: bool = True) -> SmallNetwork:
+        """Training mode, in which the adapters' batch norms stay as they are, as in iMOS."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, Adapter):
+                module.eval()
+        return self
 
     def encode_key(self, deep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Key `(B, 32, h, w)`, shrinkage `(B, 1, h, w)` ≥ 1 and selection `(B, 32, h, w)` of the deepest map."""
@@ -195,3 +217,13 @@ class SmallNetwork(nn.Module):
 
 def _up(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def has_adapters(names: Iterable[str]) -> bool:
+    """Whether entries of a state dict are those of a network with adapters."""
+    return any(name.startswith("map_adapters.") for name in names)
+
+
+def is_adapter(name: str) -> bool:
+    """Whether an entry belongs to an adapter."""
+    return "adapter" in name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +16,18 @@ from imos.network.small import HIDDEN, SmallNetwork
 MEMORY = MemorySettings(max_slices=8, min_slices=4, prototypes=128, max_long_term=2048)
 MEMORY_EVERY = 3
 """Slices between two that are remembered; the first three steps are all remembered, as in training."""
+
+
+class Corrected(NamedTuple):
+    """What the network says of a slice.
+
+    Attributes:
+        residual: `(S, S)` log odds to add to the floor's.
+        heads: Log odds that the object is there, and of J.
+    """
+
+    residual: NDArray[np.float32]
+    heads: tuple[float, float]
 
 
 class Correction:
@@ -39,15 +53,15 @@ class Correction:
         self._key = network.encode_key(self._maps.f16)
         self._remember(picture, mask, deep=True)
 
-    def residual(
+    def correct(
         self,
         pyramid: Pyramid,
         picture: NDArray[np.uint8],
         warped: NDArray[np.float32],
         prior: NDArray[np.float32],
         score: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        """Log odds to add to the floor's on the next slice.
+    ) -> Corrected:
+        """What to add to the floor's log odds on the next slice.
 
         Args:
             pyramid: Key encoder's maps of the slice.
@@ -66,8 +80,7 @@ class Correction:
         ]
         decoded = self._network.decode(self._maps, readout, self._hidden, cues.to(readout.device))
         self._hidden = decoded.hidden
-        correction: NDArray[np.float32] = decoded.residual[0, 0].cpu().numpy()
-        return correction
+        return Corrected(decoded.residual[0, 0].cpu().numpy(), (float(decoded.existence), float(decoded.quality)))
 
     def remember(self, picture: NDArray[np.uint8], probability: NDArray[np.float32]) -> None:
         """Add the slice that was just corrected to the memory, if it is its turn."""

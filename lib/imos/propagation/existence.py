@@ -7,7 +7,7 @@ end of the volume (docs/training.md says how), so that their answers are probabi
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 
 import cv2
 import numpy as np
@@ -27,6 +27,8 @@ class Evidence:
         agreement: J of the mask and the flow-warped previous mask.
         likeness: Correlation of the picture and the warped previous picture around the object.
         distance: Log of the number of slices from the painted one.
+        head_existence: The memory network's log odds that the object is there; 0 without a network.
+        head_quality: Its log odds of J; 0 without a network.
     """
 
     size: float
@@ -37,6 +39,12 @@ class Evidence:
     agreement: float
     likeness: float
     distance: float
+    head_existence: float = 0.0
+    head_quality: float = 0.0
+
+
+FEATURES = 2 * len(fields(Evidence)) + 1
+"""Numbers that a judge weighs."""
 
 
 def gather(
@@ -47,6 +55,7 @@ def gather(
     warped: NDArray[np.float32],
     areas: tuple[float, float, float],
     distance: int,
+    heads: tuple[float, float] = (0.0, 0.0),
 ) -> Evidence:
     """Collect the evidence of a step.
 
@@ -58,12 +67,14 @@ def gather(
         warped: `(S, S)` previous gray picture, warped.
         areas: Area of the mask, of the previous mask and of the painted mask, in the same unit.
         distance: Slices from the painted one, at least 1.
+        heads: The memory network's log odds of existence and of J.
     """
+    head_existence, head_quality = (float(np.clip(value, -8, 8)) for value in heads)
     area, previous, painted = (max(value, 1.0) for value in areas)
     inside, before = probability > 0.5, prior > 0.5
     either = inside | before
     if not inside.any():
-        return Evidence(-6.0, -3.0, -8.0, -4.0, 0.0, 0.0, 0.0, float(np.log(distance)))
+        return Evidence(-6.0, -3.0, -8.0, -4.0, 0.0, 0.0, 0.0, float(np.log(distance)), head_existence, head_quality)
     wide = cv2.dilate(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     band = wide & ~inside
     score_inside = float(score[inside].mean())
@@ -80,6 +91,8 @@ def gather(
         agreement=float((inside & before).sum() / max(1, either.sum())),
         likeness=likeness,
         distance=float(np.log(distance)),
+        head_existence=head_existence,
+        head_quality=head_quality,
     )
 
 
@@ -94,8 +107,8 @@ class Judge:
     """Two logistic models of the evidence.
 
     Attributes:
-        existence: `(17,)` weights of the log odds that the object is on the slice.
-        quality: `(17,)` weights of the log odds of J, given that it is.
+        existence: `(21,)` weights of the log odds that the object is on the slice.
+        quality: `(21,)` weights of the log odds of J, given that it is.
     """
 
     existence: NDArray[np.float64]
@@ -111,7 +124,7 @@ class Judge:
 
 
 def _untaught() -> Judge:
-    existence, quality = np.zeros(17), np.zeros(17)
+    existence, quality = np.zeros(FEATURES), np.zeros(FEATURES)
     existence[[0, 2, -1]] = 1.0, 1.0, 4.0
     quality[[4, 5, -1]] = 2.0, 2.0, -1.5
     return Judge(existence, quality)

@@ -10,7 +10,7 @@ import torch
 
 from imos.errors import UserError
 from imos.network.efficientnet import EfficientNetLite0
-from imos.network.small import SmallNetwork
+from imos.network.small import SmallNetwork, has_adapters
 from imos.network.weights import Weights, WeightsInfo, load_strictly, read_weights, sha256, xmem_from_weights
 from imos.network.xmem import XMem
 from imos.propagation.existence import Judge
@@ -79,7 +79,7 @@ def load(
         network = None
         trained = _part(content, NETWORK_PREFIX)
         if trained:
-            network = SmallNetwork()
+            network = SmallNetwork(adapters=has_adapters(trained))
             load_strictly(network, trained, path.name)
             network = network.to(place).eval()
         fitted = {name: tensor.double().numpy() for name, tensor in _part(content, JUDGE_PREFIX).items()}
@@ -114,5 +114,10 @@ def _with_adapter(base: Weights, path: Path) -> Weights:
         raise UserError(
             f"{path.name} is an adapter for configuration '{adapter.info.configuration}',"
             f" and {base.path.name} is '{base.info.configuration}'. Give the weights that it was made for."
+        )
+    made_for = adapter.info.extra.get("base_sha256")
+    if made_for is not None and made_for != sha256(base.path):
+        raise UserError(
+            f"{path.name} was made for other weights than {base.path.name}. Give those, or fine-tune again."
         )
     return Weights(base.path, base.tensors | adapter.tensors, base.info)

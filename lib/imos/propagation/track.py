@@ -158,12 +158,14 @@ def _track_part(
         score = cv2.resize(target.score(pixel_features(current, pyramid)), (region.grid, region.grid))
         odds = prior_odds + settings.score_weight * score
         warped = warp(gray(picture).astype(np.float32), flow)
+        heads = (0.0, 0.0)
         if correction is not None:
-            odds = odds + correction.residual(pyramid, gray(current), warped, prior_odds, score)
+            corrected = correction.correct(pyramid, gray(current), warped, prior_odds, score)
+            odds, heads = odds + corrected.residual, corrected.heads
         probability = region.beyond(sigmoid(odds), shape)
         previous_area, area = area, float(np.count_nonzero(probability[region.inside(shape)] > 0.5)) * region.scale**2
         areas = (area, previous_area, painted_area)
-        evidence = gather(probability, prior, score, gray(current), warped, areas, distance)
+        evidence = gather(probability, prior, score, gray(current), warped, areas, distance, heads)
         existence, confidence = judge.of(evidence)
         top, left, pasted = region.paste(probability, shape)
         estimate = Estimate(index, top, left, pasted, existence, confidence)

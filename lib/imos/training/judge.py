@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from imos.errors import UserError
 from imos.metrics import jaccard
 from imos.network.weights import WeightsInfo, read_weights, save_weights
-from imos.propagation.existence import Evidence, Judge, features
+from imos.propagation.existence import FEATURES, Evidence, Judge, features
 from imos.propagation.model import BUNDLED, JUDGE_PREFIX, Model, load
+from imos.propagation.parts import split
 from imos.propagation.track import track
 from imos.training.packing import read_pack
 from imos.training.volumes import Stack, labelled_stacks
@@ -35,7 +36,7 @@ class Steps:
     """Evidence beside the truth.
 
     Attributes:
-        evidence: `(N, 17)` features.
+        evidence: `(N, 21)` features.
         there: `(N,)` bool: the object is on the slice.
         quality: `(N,)` true J.
         case: `(N,)` which stack.
@@ -51,7 +52,7 @@ class _Recorder(Judge):
     """A judge that lets every pass run on, and writes down what it was shown."""
 
     def __init__(self) -> None:
-        super().__init__(np.zeros(17), np.zeros(17))
+        super().__init__(np.zeros(FEATURES), np.zeros(FEATURES))
         self.seen: list[NDArray[np.float64]] = []
 
     def of(self, evidence: Evidence) -> tuple[float, float]:
@@ -82,6 +83,8 @@ def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:
             if shown.size < 4:
                 continue
             start = int(area.argmax())
+            if len(split(stack.labels[start] == value)) > 1:
+                continue  # parts are judged one by one, and the truth says nothing of each
             for stop in {0, len(area) - 1} - {start}:
                 recorder = _Recorder()
                 passes = track(

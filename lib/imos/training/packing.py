@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP_LZMA, BadZipFile, ZipFile
 
@@ -59,9 +60,37 @@ def read_pack(path: Path) -> list[Stack]:
         raise UserError(f"{path} is not a pack of training stacks. Make one with: python main.py pack") from error
 
 
-def training_stacks(source: Path) -> list[list[Stack]]:
-    """Stacks of a collection's folder or of a pack; each with the other planes of its volume."""
-    stacks = read_pack(source) if source.is_file() else labelled_stacks(source)
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What training cuts from.
+
+    Attributes:
+        path: Folder of a collection, or a pack.
+        split: Rows of a collection's tables.
+        groups: Only these data sets of a collection; empty for all.
+        without: Categories of a collection that nothing is learned from.
+        holds_out: Every eighth volume is kept for monitoring.
+        synthetic_share: Of samples that come from synthetic volumes.
+    """
+
+    path: Path
+    split: str = "train"
+    groups: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    holds_out: bool = True
+    synthetic_share: float = 0.35
+
+
+def training_stacks(source: Source) -> list[list[Stack]]:
+    """Stacks of a source; each with the other planes of its volume.
+
+    Raises:
+        UserError: It cannot be read, or a category that is to be left out does not occur in it.
+    """
+    if source.path.is_file():
+        stacks = read_pack(source.path)
+    else:
+        stacks = labelled_stacks(source.path, source.split, source.groups, source.without)
     return [views for stack in stacks if (views := turned(stack))]
 
 

@@ -8,7 +8,6 @@ import queue
 import threading
 from collections.abc import Generator
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,11 +18,11 @@ from torch import Tensor
 
 from imos.errors import UserError
 from imos.network.efficientnet import EfficientNetLite0
-from imos.training.packing import training_stacks
-from imos.training.samples import Sample, SampleSettings, make_sample
+from imos.training.packing import Source, training_stacks
+from imos.training.phases import Schedule
+from imos.training.samples import Sample, make_sample
 from imos.training.volumes import Stack, synthetic_stack
 
-SYNTHETIC_SHARE = 0.35
 SYNTHETIC_POOL = 24
 SYNTHETIC_EVERY = 4000
 """Samples after which the synthetic volumes are made anew."""
@@ -37,9 +36,9 @@ class SampleMaker:
     """Makes sample number n of a seeded stream.
 
     Args:
-        root: Collection to cut from.
+        source: What to cut from.
         encoder: Frozen key encoder's state dict.
-        settings: Sizes.
+        schedule: Sizes, over the numbers of the samples.
         seed: Of the stream.
         cases: `train` leaves every eighth volume, sequence and still out, `monitor` takes only those.
 
@@ -48,34 +47,36 @@ class SampleMaker:
     """
 
     def __init__(
-        self, root: Path, encoder: dict[str, Tensor], settings: SampleSettings, seed: int, cases: str = "train"
+        self, source: Source, encoder: dict[str, Tensor], schedule: Schedule, seed: int, cases: str = "train"
     ) -> None:
         self._encoder = EfficientNetLite0()
         self._encoder.load_state_dict(encoder)
         self._encoder.eval()
-        volumes = training_stacks(root)
-        # by volume: other planes of the same volume would flatter the network
-        kept = [views for number, views in enumerate(volumes) if (number % 8 == 5) == (cases == "monitor")]
+        volumes = training_stacks(source)
+        kept = volumes
+        if source.holds_out:  # by volume: other planes of the same volume would flatter the network
+            kept = [views for number, views in enumerate(volumes) if (number % 8 == 5) == (cases == "monitor")]
         if not kept:
             raise UserError(
-                f"{root} gives {len(volumes)} volumes to train on, and 6 are the least: every eighth is held out."
-                " Add volumes."
+                f"{source.path} gives {len(volumes)} volumes to train on, and 6 are the least:"
+                " every eighth is held out. Add volumes."
             )
         self.stacks = [view for views in kept for view in views]
         shares = [STILL_SHARE if len(view.slices) == 1 else view.objects().size ** 0.5 for view in self.stacks]
         self._shares = np.array(shares) / sum(shares)
-        self._settings = settings
+        self._schedule = schedule
         self._seed = seed
         self._synthetic: dict[int, list[Stack]] = {}
-        self._share = SYNTHETIC_SHARE if cases == "train" else 0.0
+        self._share = source.synthetic_share if cases == "train" else 0.0
 
     def make(self, number: int) -> Sample:
         """Sample `number`, the same whenever and by whomever it is made."""
         random = np.random.default_rng([self._seed, number])
+        phase = self._schedule.at(number).phase
         if random.random() < self._share:
             stacks = self._pool(int(random.integers(SYNTHETIC_POOL)) + SYNTHETIC_POOL * (number // SYNTHETIC_EVERY))
-            return make_sample(stacks, self._encoder, self._settings, random, number)
-        return make_sample(self.stacks, self._encoder, self._settings, random, number, self._shares)
+            return make_sample(stacks, self._encoder, phase, random)
+        return make_sample(self.stacks, self._encoder, phase, random, self._shares)
 
     def _pool(self, number: int) -> list[Stack]:
         if number not in self._synthetic:
@@ -86,14 +87,14 @@ class SampleMaker:
 
 
 def produce(
-    root: Path, encoder: dict[str, Tensor], settings: SampleSettings, seed: int, first: int, workers: int
+    source: Source, encoder: dict[str, Tensor], schedule: Schedule, seed: int, first: int, workers: int
 ) -> Generator[Sample, None, None]:
     """Endless samples from number `first` on.
 
     Args:
-        root: Collection.
+        source: What to cut from.
         encoder: Frozen key encoder's state dict.
-        settings: Sizes.
+        schedule: Sizes, over the numbers of the samples.
         seed: Of the stream.
         first: Number of the first sample.
         workers: Processes; the order of the samples does not depend on it.
@@ -106,7 +107,7 @@ def produce(
     queues = [context.Queue(maxsize=AHEAD) for _ in range(workers)]
     processes: list[BaseProcess] = []
     for worker, results in enumerate(queues):
-        arguments = (results, root, arrays, settings, seed, first + worker, workers)
+        arguments = (results, source, arrays, schedule, seed, first + worker, workers)
         process: BaseProcess = context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         processes.append(process)
@@ -131,9 +132,9 @@ def produce(
 
 def _work(
     results: multiprocessing.Queue[Sample],
-    root: Path,
+    source: Source,
     arrays: dict[str, NDArray[Any]],
-    settings: SampleSettings,
+    schedule: Schedule,
     seed: int,
     first: int,
     step: int,
@@ -144,7 +145,7 @@ def _work(
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     encoder = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    maker = SampleMaker(root, encoder, settings, seed)
+    maker = SampleMaker(source, encoder, schedule, seed)
     number = first
     while True:
         results.put(maker.make(number))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from imos.network.efficientnet import EfficientNetLite0
 from imos.propagation.flow import backward_flow, gray
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
+from imos.training.phases import Phase
 from imos.training.volumes import SMALLEST_AREA, Stack
 
 
@@ -40,35 +41,11 @@ class Sample:
     maps: tuple[NDArray[np.float16], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SampleSettings:
-    """How samples are cut.
-
-    Attributes:
-        grid: Grid pixels a side.
-        frames: Slices a sample, the painted one included.
-        largest_gap: Greatest distance of neighbouring slices.
-        coarse_grid: Grid of the first samples of a stream: half the work, and nearly as much to learn.
-        coarse: So many samples are coarse.
-    """
-
-    grid: int = 160
-    frames: int = 4
-    largest_gap: int = 3
-    coarse_grid: int = 112
-    coarse: int = 0
-
-    def grid_of(self, number: int) -> int:
-        """Grid of sample `number` of a stream."""
-        return self.coarse_grid if number < self.coarse else self.grid
-
-
 def make_sample(
     stacks: list[Stack],
     encoder: EfficientNetLite0,
-    settings: SampleSettings,
+    phase: Phase,
     random: Generator,
-    number: int = 0,
     shares: NDArray[np.float64] | None = None,
 ) -> Sample:
     """Cut one sample.
@@ -76,23 +53,22 @@ def make_sample(
     Args:
         stacks: What to cut from.
         encoder: Frozen key encoder, on the CPU.
-        settings: Sizes.
+        phase: Sizes.
         random: Its stream decides everything.
-        number: Of the sample in its stream.
         shares: How often each stack is cut from; None for equally.
     """
     while True:
         stack = stacks[int(random.choice(len(stacks), p=shares))]
-        chosen = _choose(stack, settings, random)
+        chosen = _choose(stack, phase, random)
         if chosen is None:
             continue
         indices, values = chosen
-        pictures, masks = _cut(stack, indices, values, settings.grid_of(number), random)
+        pictures, masks = _cut(stack, indices, values, phase.grid, random)
         if masks[0].sum() >= 40 and masks[0].mean() < 0.8:
             return _finish(pictures, masks, encoder)
 
 
-def _choose(stack: Stack, settings: SampleSettings, random: Generator) -> tuple[list[int], NDArray[np.int64]] | None:
+def _choose(stack: Stack, phase: Phase, random: Generator) -> tuple[list[int], NDArray[np.int64]] | None:
     """Slices, painted one first, and the label values that make up the object."""
     objects = stack.objects()
     value = int(objects[int(random.integers(objects.size))])
@@ -106,12 +82,12 @@ def _choose(stack: Stack, settings: SampleSettings, random: Generator) -> tuple[
     # larger slices are painted more often, as people do
     start = int(random.choice(starts, p=area[starts] / area[starts].sum()))
     count = len(area)
-    if count == 1:
-        return [0] * settings.frames, values
+    if count == 1 or phase.still:
+        return [start] * phase.frames, values
     step = 1 if random.random() < 0.5 else -1
-    gap = int(random.integers(1, settings.largest_gap + 1))
+    gap = int(random.integers(1, phase.largest_gap + 1))
     indices = [start]
-    for _ in range(settings.frames - 1):
+    for _ in range(phase.frames - 1):
         following = indices[-1] + step * gap
         if not 0 <= following < count:
             step = -step
@@ -136,7 +112,7 @@ def _cut(
     side = max(2.2 * size, 32.0) * float(np.exp(random.uniform(-0.15, 0.35)))
     side = min(side, 1.1 * max(32, *masks[0].shape))
     centre = np.array([columns[0] + columns[-1], rows[0] + rows[-1]]) / 2 + random.normal(0, 0.04 * side, 2)
-    still = stack.slices.shape[0] == 1
+    still = indices[0] == indices[1]
     motion = (1.0 if still else 0.15) * float(random.uniform(0, 1))
     angle = float(random.uniform(-np.pi, np.pi)) if random.random() < 0.5 else float(random.integers(4)) * np.pi / 2
     mirror = 1 if random.random() < 0.5 else -1

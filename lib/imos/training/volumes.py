@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.ndimage import label as connected
 
+from imos.datasets.categories import read_categories
 from imos.datasets.collection import read_collection, stills
+from imos.errors import UserError
 
 SMALLEST_AREA = 12
 """Pixels below which an object is not painted."""
@@ -46,18 +48,43 @@ class Stack:
         return np.flatnonzero(self.areas.max(0) >= SMALLEST_AREA)
 
 
-def labelled_stacks(root: Path, split: str = "train") -> list[Stack]:
+def labelled_stacks(
+    root: Path, split: str = "train", groups: tuple[str, ...] = (), without: tuple[str, ...] = ()
+) -> list[Stack]:
     """Volumes, frame sequences and stills of a collection, as they are walked in use.
 
     Args:
         root: Folder of the collection.
         split: Which rows.
+        groups: Only these data sets; empty for all.
+        without: Names of labels that become background.
+
+    Raises:
+        UserError: The collection cannot be read, or has no such data set or label.
     """
+    cases = read_collection(root, split)
+    known = {case.group for case in cases}
+    for group in groups:
+        if group not in known:
+            raise UserError(f"split '{split}' of {root} has no set '{group}'. Its sets: {', '.join(sorted(known))}.")
+    cases = [case for case in cases if not groups or case.group in groups]
+    categories = read_categories(root, split)
+    names = {name for (group, _, _), name in categories.names.items() if not groups or group in groups}
+    for name in without:
+        if name not in names:
+            raise UserError(f"split '{split}' of {root} has no label '{name}'. Its labels: {', '.join(sorted(names))}.")
     stacks: list[Stack] = []
-    for case in read_collection(root, split):
+    for case in cases:
         slices, labels = case.load()
-        stacks.append(Stack.of(slices, labels, is_video=case.is_video))
+        hidden = [
+            value for value in np.unique(labels) if categories.names.get((case.group, case.name, int(value))) in without
+        ]
+        labels = np.where(np.isin(labels, hidden), 0, labels).astype(np.uint8) if hidden else labels
+        if labels.any():
+            stacks.append(Stack.of(slices, labels, is_video=case.is_video))
     for image, mask in stills(root, split):
+        if groups and image.parents[1].name not in groups:
+            continue
         picture, label = cv2.imread(str(image)), cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
         if picture is None or label is None or picture.shape[:2] != label.shape:
             continue

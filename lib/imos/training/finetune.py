@@ -1,0 +1,156 @@
+"""`python main.py finetune`: adapters for one kind of data, trained on a few labelled volumes, as a small file.
+
+The key encoder stays as it is. Adapters (Conv-Adapter, as in iMOS) are added to the network and trained, and with them
+what `--tune` says; the rest of the network is frozen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from imos.errors import UserError
+from imos.network.small import SmallNetwork, is_adapter
+from imos.network.weights import WeightsInfo, load_strictly, read_weights, save_weights, sha256
+from imos.propagation.model import BUNDLED, ENCODER_PREFIX, NETWORK_PREFIX, SMALL
+from imos.training.packing import Source
+from imos.training.phases import Phase
+from imos.training.run import WEIGHTS, Machine, Run, Start, TrainSettings, train
+from imos.training.train import add_machine_arguments, part, positive, training_device
+
+PHASES = (Phase("adapt", 1.0, 160, frames=4, largest_gap=2),)
+
+
+class Tune(StrEnum):
+    """What is trained beside the adapters."""
+
+    ADAPTERS = "adapters"
+    GATES = "gates"
+    DECODER = "decoder"
+    ALL = "all"
+
+
+_OF_THE_VALUE_ENCODER = "value_encoder."
+_GATES = ("update.", "value_encoder.reinforce.", "out.")
+
+
+def tunes(choice: Tune, name: str) -> bool:
+    """Whether a parameter of the network is trained.
+
+    `gates` are the sensory memory's gated updates and the last convolution, which says how far the floor is trusted;
+    `decoder` is, as in iMOS, all but the encoders: the key projection too.
+    """
+    if is_adapter(name) or choice is Tune.ALL:
+        return True
+    if choice is Tune.DECODER:
+        return not name.startswith(_OF_THE_VALUE_ENCODER)
+    return choice is Tune.GATES and name.startswith(_GATES)
+
+
+@dataclass(frozen=True)
+class FineTuning(Start):
+    """The start of a fine-tuning: it leaves only what differs from the base.
+
+    Attributes:
+        tune: What is trained.
+        base_sha256: Digest of the weights that the adapters belong to.
+        data: What they were trained on, for people.
+    """
+
+    tune: Tune = Tune.ADAPTERS
+    base_sha256: str = ""
+    data: str = ""
+
+    def trains(self, name: str) -> bool:
+        """Whether a parameter is trained."""
+        return tunes(self.tune, name)
+
+    def save(self, path: Path, network: Mapping[str, Tensor], sequences: int) -> None:
+        """Write adapters and what else was trained."""
+        tensors = {
+            NETWORK_PREFIX + name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+            for name, tensor in network.items()
+            if self.trains(name)
+        }
+        extra = {
+            "kind": "adapter",
+            "tune": self.tune.value,
+            "base_sha256": self.base_sha256,
+            "sequences": str(sequences),
+        }
+        save_weights(path, tensors, WeightsInfo(SMALL, "0.2.0", self.data, "of its data", extra))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `finetune`."""
+    parser.add_argument("data", type=Path, help="folder of a collection with volumes.tsv and frames.tsv, or a pack")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="F.safetensors", help="adapter to write")
+    parser.add_argument("--split", default="adapt", help="which rows of the tables (default: %(default)s)")
+    parser.add_argument("--sets", type=_names, default=(), metavar="S,…", help="only these data sets")
+    parser.add_argument(
+        "--hold-out-class", action="append", default=[], metavar="NAME", help="learn nothing from this label"
+    )
+    parser.add_argument("--weights", type=Path, default=BUNDLED, help="weights to adapt")
+    parser.add_argument(
+        "--tune", choices=[tune.value for tune in Tune], default=Tune.DECODER.value,
+        help="what is trained beside the adapters (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--steps", type=positive, default=300, help="optimiser steps in all (default: %(default)s)")
+    parser.add_argument("--batch", type=positive, default=8, help="sequences a step (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=5e-4, help="highest learning rate (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="folder of the run (default: beside the output)")
+    add_machine_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fine-tune and write the adapter."""
+    if args.output.suffix != ".safetensors":
+        raise UserError(f"{args.output} is no .safetensors file. Give the adapter such a name.")
+    if not args.output.absolute().parent.is_dir():
+        raise UserError(f"cannot write {args.output}: {args.output.parent} is not a folder. Create it first.")
+    content = read_weights(args.weights)
+    trained = part(content.tensors, NETWORK_PREFIX)
+    if content.info.configuration != SMALL or not trained:
+        raise UserError(f"{args.weights.name} holds no network of '{SMALL}' to adapt. Give weights that hold one.")
+    base = SmallNetwork()
+    load_strictly(base, trained, args.weights.name)
+    torch.manual_seed(1)
+    network = SmallNetwork(adapters=True)
+    network.load_state_dict(base.state_dict(), strict=False)  # the adapters keep their start
+    encoder = part(content.tensors, ENCODER_PREFIX)
+    settings = TrainSettings(
+        steps=args.steps,
+        batch=args.batch,
+        fresh=max(1, args.batch // 2),
+        rate=args.rate,
+        warm_up=min(20, args.steps // 5),
+        average=0.98,
+        phases=PHASES,
+        save_every=max(50, args.steps // 4),
+    )
+    groups, without = args.sets, tuple(args.hold_out_class)
+    source = Source(args.data, args.split, groups, without, holds_out=False, synthetic_share=0.0)
+    said = f"{args.data.name}/{args.split} {','.join(groups)}" + (f" without {', '.join(without)}" if without else "")
+    start = FineTuning(encoder, network, tune=Tune(args.tune), base_sha256=sha256(args.weights), data=said)
+    folder = args.folder or args.output.with_suffix(".run")
+    machine = Machine(args.workers, args.bfloat16, args.minutes, min(args.held_out, 32))
+    with training_device(args.device) as device:
+        current = Run(folder, start, settings, device)
+        train(current, source, encoder, machine)
+    if current.step < settings.steps:
+        return 0
+    (folder / WEIGHTS).replace(args.output)
+    if args.folder is None:
+        shutil.rmtree(folder)
+    return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
