@@ -53,8 +53,8 @@ class TestRun:
     def test_measures_are_finite(self, unbroken: tuple[Path, str]) -> None:
         line = next(line for line in unbroken[1].splitlines() if line.startswith(f"step {STEPS}:"))
         values = [float(value) for value in re.findall(r"(?<= )-?[\d.]+(?=  |$)", line)]
-        assert len(values) == 6  # mean loss; J after one and two slices, of network and floor; existence
-        assert all(0 <= value <= 1 for value in values[1:])
+        assert len(values) == 8  # mean loss; J after one and two slices and size, of network and floor; existence
+        assert all(0 <= value <= 2 for value in values)
 
     def test_weights_are_finite_and_learned(self, unbroken: tuple[Path, str]) -> None:
         network = state(unbroken[0])["network"]

@@ -13,7 +13,7 @@ from imos.network.efficientnet import EfficientNetLite0
 from imos.network.small import SmallNetwork, has_adapters
 from imos.network.weights import Weights, WeightsInfo, load_strictly, read_weights, sha256, xmem_from_weights
 from imos.network.xmem import XMem
-from imos.propagation.existence import Judge
+from imos.propagation.existence import FEATURES, Judge
 
 BUNDLED = Path(__file__).parents[3] / "weights" / "small.safetensors"
 SMALL, XMEM = "small", "xmem"
@@ -83,6 +83,8 @@ def load(
             load_strictly(network, trained, path.name)
             network = network.to(place).eval()
         fitted = {name: tensor.double().numpy() for name, tensor in _part(content, JUDGE_PREFIX).items()}
+        if any(weights.shape != (FEATURES,) for weights in fitted.values()):
+            raise UserError(f"the judge in {path.name} is of another version. Fit it again: python main.py judge.")
         judge = Judge(fitted["existence"], fitted["quality"]) if fitted.keys() == {"existence", "quality"} else None
         encoder = encoder.to(place).eval()
         return Model(path.name, digest, place, content.info, encoder=encoder, network=network, judge=judge)

@@ -161,7 +161,7 @@ def _track_part(
         heads = (0.0, 0.0)
         if correction is not None:
             corrected = correction.correct(pyramid, gray(current), warped, prior_odds, score)
-            odds, heads = odds + corrected.residual, corrected.heads
+            odds, heads = odds + settings.network_share * corrected.residual, corrected.heads
         probability = region.beyond(sigmoid(odds), shape)
         previous_area, area = area, float(np.count_nonzero(probability[region.inside(shape)] > 0.5)) * region.scale**2
         areas = (area, previous_area, painted_area)

@@ -102,7 +102,7 @@ def rate_at(step: int, settings: TrainSettings) -> float:
 def monitor(network: SmallNetwork, batches: list[Batch]) -> dict[str, float]:
     """J on held-out sequences at each step, beside the floor on the same sequences; slices that show the object only.
 
-    The floor walks on its own masks: the residual is switched off.
+    Size is the median of found over true area. The floor walks on its own masks: the residual is switched off.
     """
     silent = copy.deepcopy(network)
     for parameter in silent.out.parameters():
@@ -111,6 +111,7 @@ def monitor(network: SmallNetwork, batches: list[Batch]) -> dict[str, float]:
     for name, judged in (("network", network), ("floor", silent)):
         collected: dict[int, list[Tensor]] = {}
         right: list[Tensor] = []
+        sizes: list[Tensor] = []
         for batch in batches:
             for t, step in enumerate(unroll(judged, batch), 1):
                 true = batch.masks[:, t] > 0.5
@@ -118,8 +119,10 @@ def monitor(network: SmallNetwork, batches: list[Batch]) -> dict[str, float]:
                 hard = step.logits > 0
                 j = (hard & true).sum((1, 2)) / (hard | true).sum((1, 2)).clamp_min(1)
                 collected.setdefault(t, []).append(j[there])
+                sizes.append((hard.sum((1, 2)).clamp_min(1) / true.sum((1, 2)).clamp_min(1)).log()[there])
                 right.append(((step.existence > 0) == there).float())
         measures |= {f"{name} J{t}": float(torch.cat(values).mean()) for t, values in collected.items()}
+        measures[f"{name} size"] = float(torch.cat(sizes).median().exp())
         if name == "network":
             measures["existence"] = float(torch.cat(right).mean())
     return measures

@@ -21,6 +21,9 @@ from imos.propagation.target import TargetModel, picture_tensor, pixel_features
 from imos.training.phases import Phase
 from imos.training.volumes import SMALLEST_AREA, Stack
 
+LEAST_OF_LARGEST = 0.1
+"""A painted slice shows at least so much of the area of the object's largest one."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -73,14 +76,14 @@ def _choose(stack: Stack, phase: Phase, random: Generator) -> tuple[list[int], N
     objects = stack.objects()
     value = int(objects[int(random.integers(objects.size))])
     values = np.array([value])
-    if objects.size > 2 and random.random() < 0.1:
+    if objects.size > 2 and random.random() < 0.1:  # people also paint several things as one
         values = np.unique(random.choice(objects, 2))
     area = stack.areas[:, values].sum(1)
     starts = np.flatnonzero(area >= SMALLEST_AREA)
     if not starts.size:
         return None
-    # larger slices are painted more often, as people do
-    start = int(random.choice(starts, p=area[starts] / area[starts].sum()))
+    # not the larger ones more often, as people paint: the network would learn that objects always shrink
+    start = int(random.choice(starts[area[starts] >= LEAST_OF_LARGEST * area.max()]))
     count = len(area)
     if count == 1 or phase.still:
         return [start] * phase.frames, values

@@ -123,12 +123,20 @@ def synthetic_stack(random: Generator, size: int = 112, depth: int = 28) -> Stac
     fine = [zoom(field, np.array((depth, size, size)) / np.array(shape), order=1) for field in fields]
     stacked = np.stack(fine)
     labels = stacked.argmax(0).astype(np.uint8) + 1
+    regions_of = labels
+    if random.random() < 0.6:  # what people paint is smoother than what the picture shows
+        grain = float(random.uniform(1.5, 4))
+        detail = gaussian_filter(random.standard_normal(stacked.shape).astype(np.float32), (0, grain / 2, grain, grain))
+        detail *= float(random.uniform(0.2, 0.7)) / detail.std()
+        regions_of = (stacked + detail).argmax(0).astype(np.uint8) + 1
     if random.random() < 0.35:  # a ring: the rim of one region becomes an object of its own
         winner = np.sort(stacked, axis=0)
         margin = winner[-1] - winner[-2]
         inner = (labels == 1) & (margin > float(random.uniform(0.3, 0.8)))
-        labels[inner] = regions + 1
-    regions_of, labels = labels, _components(labels)
+        is_one = regions_of is labels
+        labels = np.where(inner, regions + 1, labels).astype(np.uint8)
+        regions_of = labels if is_one else np.where(inner & (regions_of == 1), regions + 1, regions_of).astype(np.uint8)
+    labels = _components(labels)
     intensity = random.uniform(20, 235, 256)
     volume = intensity[regions_of].astype(np.float32)
     texture = random.standard_normal(volume.shape).astype(np.float32)

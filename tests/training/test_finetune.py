@@ -1,0 +1,155 @@
+"""`python main.py finetune`: adapters on a few volumes, as a small file that fits its base and no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import imos
+from imos import cli
+from imos.errors import UserError
+from imos.network.small import SmallNetwork, has_adapters, is_adapter
+from imos.network.weights import WeightsInfo, read_weights, save_weights
+from imos.propagation.model import BUNDLED, NETWORK_PREFIX
+from imos.training.finetune import Tune, tunes
+from imos.training.packing import Source, training_stacks
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shipped weights with a new network whose last convolution does something."""
+    torch.manual_seed(2)
+    network = SmallNetwork()
+    torch.nn.init.normal_(network.out.weight, 0, 0.01)
+    path = tmp_path_factory.mktemp("base") / "base.safetensors"
+    tensors = {
+        name: tensor for name, tensor in read_weights(BUNDLED).tensors.items() if not name.startswith(NETWORK_PREFIX)
+    }
+    tensors |= {NETWORK_PREFIX + name: tensor for name, tensor in network.state_dict().items()}
+    save_weights(path, tensors, WeightsInfo("small", "0", "none", "none", {}))
+    return path
+
+
+def words(collection: Path, base: Path, output: Path, *more: str) -> list[str]:
+    sizes = ["--steps", "2", "--batch", "2", "--held-out", "2", "--workers", "1", "--device", "cpu"]
+    return [
+        *("finetune", str(collection), "--split", "train", "--weights", str(base), "-o", str(output)),
+        *sizes,
+        *more,
+    ]
+
+
+@pytest.mark.slow
+def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "adapter.safetensors"
+    assert cli.main(words(collection, base, output, "--tune", "adapters")) == 0
+    content = read_weights(output)
+    assert content.info.extra["kind"] == "adapter"
+    names = [name.removeprefix(NETWORK_PREFIX) for name in content.tensors]
+    assert names
+    assert all(is_adapter(name) for name in names)
+    plain, adapted = imos.load(base, device="cpu"), imos.load(base, adapter=output, device="cpu")
+    assert plain.network is not None
+    assert adapted.network is not None
+    assert not has_adapters(plain.network.state_dict())
+    assert has_adapters(adapted.network.state_dict())
+    for name, tensor in plain.network.state_dict().items():
+        assert torch.equal(adapted.network.state_dict()[name], tensor)
+    assert list(tmp_path.iterdir()) == [output]  # the run's folder is gone
+
+
+@pytest.mark.slow
+def test_an_adapter_fits_only_its_base(collection: Path, base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "adapter.safetensors"
+    assert cli.main(words(collection, base, output)) == 0
+    other = tmp_path / "other.safetensors"
+    content = read_weights(base)
+    save_weights(other, content.tensors, WeightsInfo("small", "1", "none", "none", {}))
+    imos.load(base, adapter=output, device="cpu")
+    with pytest.raises(UserError, match="was made for other weights"):
+        imos.load(other, adapter=output, device="cpu")
+
+
+def test_what_each_choice_tunes() -> None:
+    names = [name for name, _ in SmallNetwork(adapters=True).named_parameters()]
+    counts = [sum(tunes(choice, name) for name in names) for choice in Tune]
+    assert counts == sorted(counts)
+    assert len(set(counts)) == len(counts)
+    assert counts[-1] == len(names)
+    for choice in Tune:
+        assert all(tunes(choice, name) for name in names if is_adapter(name))
+    assert not tunes(Tune.DECODER, "value_encoder.merge.weight")
+    assert tunes(Tune.DECODER, "key.weight")
+
+
+def test_batch_norms_of_adapters_stay_as_they_are_in_training() -> None:
+    network = SmallNetwork(adapters=True).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items() if "running" in name}
+    assert before
+    network.normalise(torch.randn(2, 24, 8, 8), torch.randn(2, 40, 4, 4), torch.randn(2, 112, 2, 2))
+    for name, tensor in before.items():
+        assert torch.equal(network.state_dict()[name], tensor)
+
+
+def test_without_gates_adapters_change_nothing() -> None:
+    torch.manual_seed(0)
+    plain, adapted = SmallNetwork(), SmallNetwork(adapters=True)
+    adapted.load_state_dict(plain.state_dict(), strict=False)
+    for name, parameter in adapted.named_parameters():
+        if name.endswith("gate"):
+            torch.nn.init.zeros_(parameter)
+    maps = torch.randn(2, 24, 8, 8), torch.randn(2, 40, 4, 4), torch.randn(2, 112, 2, 2)
+    for one, other in zip(plain.normalise(*maps), adapted.normalise(*maps), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_held_out_class_is_background(labelled: Path) -> None:
+    everything = training_stacks(Source(labelled, "train", ("phantom_mr",)))
+    without = training_stacks(Source(labelled, "train", ("phantom_mr",), ("rod",)))
+    for all_views, views in zip(everything, without, strict=True):
+        assert set(all_views[0].objects()) == {1, 2}
+        assert set(views[0].objects()) == {1}
+
+
+@pytest.fixture
+def labelled(collection: Path, tmp_path: Path) -> Path:
+    """The miniature with names for its labels."""
+    import shutil
+
+    folder = shutil.copytree(collection, tmp_path / "labelled")
+    lines = (folder / "volumes.tsv").read_text().splitlines()
+    named = [lines[0] + "\tlabels", *(line + '\t{"1": "ball", "2": "rod"}' for line in lines[1:])]
+    (folder / "volumes.tsv").write_text("\n".join(named) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (("--hold-out-class", "liver"), "no label 'liver'"),
+        (("--sets", "acdc"), "no set 'acdc'"),
+        (("-o", "adapter.pth"), "no .safetensors file"),
+        (("--tune", "everything"), "everything"),
+    ],
+)
+def test_refused_in_one_line(
+    labelled: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], expected: str
+) -> None:
+    assert cli.main(words(labelled, base, tmp_path / "adapter.safetensors", *more)) == 2
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_weights_without_a_network_are_refused(
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = {
+        name: tensor for name, tensor in read_weights(BUNDLED).tensors.items() if not name.startswith(NETWORK_PREFIX)
+    }
+    floor = tmp_path / "floor.safetensors"
+    save_weights(floor, tensors, WeightsInfo("small", "0", "none", "none", {}))
+    assert cli.main(words(collection, floor, tmp_path / "adapter.safetensors")) == 2
+    assert "holds no network" in capsys.readouterr().err
