@@ -51,7 +51,7 @@ VERBS: dict[str, Verb] = {
     "prepare": Verb("make a collection of a public data set, as it is published", "imos.datasets.prepare"),
     "pack": Verb("pack the training stacks of a collection into one file", "imos.training.packing"),
     "judge": Verb("fit when an object has ended and how good a mask is", "imos.training.judge"),
-    "train": Verb("train the network of `small`, or go on with a run", "imos.training.train"),
+    "train": Verb("train a network, or go on with a run", "imos.training.train"),
     "finetune": Verb("train adapters for one kind of data on a few labelled volumes", "imos.training.finetune"),
     "evaluate": Verb("judge weights on a labelled collection, beside baselines", "imos.evaluation.evaluate"),
 }

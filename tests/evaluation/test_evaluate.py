@@ -19,6 +19,7 @@ from imos import cli
 from imos.datasets.collection import read_collection
 from imos.errors import UserError
 from imos.evaluation import evaluate
+from imos.evaluation.annotator import Technique
 from imos.evaluation.experiment import Experiment, Method, Row, run_cases
 from imos.evaluation.sequences import Protocol
 from imos.evaluation.tables import as_text, as_tsv
@@ -31,7 +32,7 @@ COPY_ONLY = Experiment((Method.COPY,))
 def copied(collection: Path) -> dict[tuple[str, int], Row]:
     """Rows of `copy`, by set and label."""
     finished = run_cases(read_collection(collection, "val"), COPY_ONLY, workers=1)
-    return {(row.group, row.sequence.label): row for _, rows in finished for row in rows}
+    return {(row.group, row.sequence.label): row for _, found in finished for row in found.rows}
 
 
 class TestFiguresByHand:
@@ -71,7 +72,7 @@ class TestFiguresByHand:
 def test_protocol_first_paints_the_first_slice(collection: Path) -> None:
     experiment = Experiment((Method.COPY,), (Protocol.FIRST,))
     finished = run_cases(read_collection(collection, "val"), experiment, workers=1)
-    rows = {(row.group, row.sequence.label): row for _, rows in finished for row in rows}
+    rows = {(row.group, row.sequence.label): row for _, found in finished for row in found.rows}
     assert set(rows) == {("phantom_mr", 1), ("phantom_ct", 1), ("phantom_video", 1)}  # label 2 is not on frame 0
     assert rows["phantom_mr", 1].sequence.painted == 1
     assert rows["phantom_mr", 1].score.j == pytest.approx((0.5 + 0.5 + 16 / 32) / 3)
@@ -132,6 +133,7 @@ class TestCommandLine:
 
     def test_names_agree_with_the_enums(self) -> None:
         assert set(evaluate.BASELINES) == set(Method) - {Method.OURS}
+        assert set(evaluate.ANNOTATED) == set(Technique) - {Technique.OURS, Technique.EVEN}
         assert set(evaluate.PROTOCOLS) == {*Protocol, "both"}
 
     @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ class TestCommandLine:
         [
             (("--split", "vla"), "has no case of split 'vla'. Its splits: train, val."),
             (("--compare", "flw"), "there is no method 'flw': did you mean flow?"),
-            (("--compare", "xyz"), "there is no method 'xyz': there are floor, flow, copy."),
+            (("--compare", "xyz"), "there is no method 'xyz': there are floor, flow, copy, walker, itk."),
             (("--compare", ","), "names are missing"),
             (("--sets", "phantom_mt"), "has no set 'phantom_mt': did you mean phantom_mr?"),
             (("--protocol", "last"), "invalid choice: 'last'"),
@@ -147,6 +149,15 @@ class TestCommandLine:
             (("--weights", "nowhere.safetensors"), "there is no weights file nowhere.safetensors"),
             (("--adapter", "nowhere.safetensors"), "there is no adapter file nowhere.safetensors"),
             (("-o", "nowhere/results.tsv"), "cannot write nowhere/results.tsv: nowhere is not a folder"),
+            (
+                ("--compare", "itk"),
+                "itk interpolates between painted slices, so one is not enough: ask for it with --anno",
+            ),
+            (("--effort", "effort.tsv"), "--effort is about the simulated annotator: ask for him with --annotate."),
+            (("--html", "nowhere/report.html"), "cannot write nowhere/report.html: nowhere is not a folder"),
+            (("--html", "lib"), "--html lib is a folder. Name a file."),
+            (("--plots", "README.md"), "--plots README.md is a file, but plots go to a folder."),
+            (("-o", "a.tsv", "--slices", "./a.tsv"), "--slices a.tsv would overwrite -o. Choose another name."),
             (("--protocl", "first"), "there is no option --protocl: did you mean --protocol?"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

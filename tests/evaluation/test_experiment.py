@@ -31,10 +31,13 @@ def test_painted_slices_come_back_and_the_rest_is_filled(model: Model, is_video:
     painted = np.zeros_like(labels)
     painted[2] = labels[2]
     case = Case("set", "case", Modality.MRI, Path("case.nii.gz"), 0, is_video, Path("case.seg.nii.gz"))
-    made = propagate(case, slices, painted, model)
+    volume = propagate(case, slices, painted, model)
+    made = volume.labels
     assert made.shape == labels.shape
     np.testing.assert_array_equal(made[2], labels[2])
     assert np.count_nonzero((made == 3) & (labels == 3)) > 0.8 * np.count_nonzero(labels)
+    assert volume.confidence[3][2] == 1
+    assert 0 < volume.confidence[3][3] < 1
 
 
 def test_floor_of_the_floor_is_itself(model: Model) -> None:

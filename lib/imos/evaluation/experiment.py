@@ -10,9 +10,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from multiprocessing.process import BaseProcess
 from time import perf_counter
@@ -24,8 +24,11 @@ from numpy.typing import NDArray
 
 from imos.datasets.collection import Case, Modality
 from imos.errors import UserError
-from imos.evaluation import baselines
+from imos.evaluation import baselines, walker
+from imos.evaluation.annotator import Effort, Technique, annotate_case
 from imos.evaluation.judging import Score, judge
+from imos.evaluation.packed import Packed
+from imos.evaluation.planes import View, other_planes
 from imos.evaluation.sequences import Protocol, paint, sequences_of
 from imos.evaluation.sequences import Sequence as Judged
 from imos.imaging import Image, ImageKind
@@ -38,16 +41,17 @@ class Method(StrEnum):
     """What makes the volume from the painted slices.
 
     `ours` is the loaded weights; `floor` the same with the network's residual switched off; `flow` optical flow on full
-    slices; `copy` the painted mask everywhere.
+    slices; `copy` the painted mask everywhere; `walker` random walks from the painted slice.
     """
 
     OURS = "ours"
     FLOOR = "floor"
     FLOW = "flow"
     COPY = "copy"
+    WALKER = "walker"
 
 
-_BASELINES = {Method.FLOW: baselines.FLOW, Method.COPY: baselines.COPY}
+_BASELINES = {Method.FLOW: baselines.FLOW, Method.COPY: baselines.COPY, Method.WALKER: walker.WALKER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class Row:
         sequence: Label and slices.
         score: J, F, leak.
         seconds: Time of the case, shared equally among its sequences.
+        view: Along which axis it was walked and judged.
+        found: What was found, where the experiment keeps it.
     """
 
     protocol: Protocol
@@ -88,6 +94,34 @@ class Row:
     sequence: Judged
     score: Score
     seconds: float
+    view: View = View.OWN
+    found: Packed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What came of one case.
+
+    Attributes:
+        rows: Sequences, by protocol and method.
+        efforts: Annotated objects, by technique.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    efforts: list[Effort] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """What a method made of the painted slices.
+
+    Attributes:
+        labels: `(D, H, W)` label map.
+        confidence: label → slice → expected J; empty where the method says nothing.
+    """
+
+    labels: NDArray[np.uint8]
+    confidence: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +132,26 @@ class Experiment:
         methods: Side by side, in the order of the tables.
         protocols: Which slices are painted.
         choice: Weights of `ours` and `floor`.
+        planes: Judge `ours` along the two other axes of volumes as well, by the first protocol.
+        techniques: With which ones volumes are annotated; none: they are not.
+        keeps_found: Keep what `ours` found, for pictures.
     """
 
     methods: tuple[Method, ...] = (Method.OURS,)
     protocols: tuple[Protocol, ...] = (Protocol.LARGEST,)
     choice: WeightsChoice = WeightsChoice()
+    planes: bool = False
+    techniques: tuple[Technique, ...] = ()
+    keeps_found: bool = False
 
     @property
     def needs_weights(self) -> bool:
         """Whether a method needs them."""
-        return bool({Method.OURS, Method.FLOOR} & set(self.methods))
+        return bool({Method.OURS, Method.FLOOR} & set(self.methods)) or self.planes or bool(self.techniques)
 
 
-def run_case(case: Case, experiment: Experiment, model: Model | None) -> list[Row]:
-    """Judge one case by every protocol and method.
+def run_case(case: Case, experiment: Experiment, model: Model | None) -> Findings:
+    """Judge one case by every protocol and method, along other axes and by the annotator where that is asked for.
 
     Args:
         case: Volume or frame sequence.
@@ -127,27 +167,65 @@ def run_case(case: Case, experiment: Experiment, model: Model | None) -> list[Ro
         judged = sequences_of(labels, protocol, is_video=case.is_video)
         if not judged:
             continue
-        painted = paint(labels, judged)
-        made: dict[Method, tuple[NDArray[np.uint8], float]] = {}
+        made = _make(case, slices, labels, judged, experiment, model)
         for method in experiment.methods:
-            if method in made:
-                continue
-            started = perf_counter()
-            if method in _BASELINES:
-                found = baselines.carry_all(_BASELINES[method], slices, labels, judged)
-            else:
-                assert model is not None  # `needs_weights` saw to it
-                found = propagate(case, slices, painted, model if method is Method.OURS else floor_of(model))
-            made[method] = found, perf_counter() - started
-            if method is Method.OURS and model is not None and has_only_floor(model):
-                made[Method.FLOOR] = made[method]
-        for method in experiment.methods:
-            found, seconds = made[method]
+            volume, seconds = made[method]
             for sequence in judged:
-                score = judge(found, labels, sequence)
-                share = seconds / len(judged)
-                rows.append(Row(protocol, method, case.group, case.name, case.modality, sequence, score, share))
-    return rows
+                score = judge(volume.labels, labels, sequence, volume.confidence.get(sequence.label))
+                keeps = experiment.keeps_found and method is Method.OURS
+                found = Packed.of(volume.labels == sequence.label) if keeps else None
+                about = case.group, case.name, case.modality
+                rows.append(Row(protocol, method, *about, sequence, score, seconds / len(judged), found=found))
+        if experiment.planes and not case.is_video and protocol is experiment.protocols[0]:
+            assert model is not None  # `needs_weights` saw to it
+            own = made[Method.OURS][0] if Method.OURS in made else propagate(case, slices, paint(labels, judged), model)
+            rows += _rows_of_other_planes(case, slices, labels, own, protocol, model)
+    efforts: list[Effort] = []
+    if experiment.techniques and not case.is_video:
+        assert model is not None  # `needs_weights` saw to it
+        efforts = list(annotate_case(case, slices, labels, experiment.techniques, model))
+    return Findings(rows, efforts)
+
+
+def _make(
+    case: Case,
+    slices: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    judged: Sequence[Judged],
+    experiment: Experiment,
+    model: Model | None,
+) -> dict[Method, tuple[Volume, float]]:
+    """What every method makes of the same painted slices, and its seconds."""
+    painted = paint(labels, judged)
+    made: dict[Method, tuple[Volume, float]] = {}
+    for method in experiment.methods:
+        if method in made:
+            continue
+        started = perf_counter()
+        if method in _BASELINES:
+            volume = Volume(baselines.carry_all(_BASELINES[method], slices, labels, judged))
+        else:
+            assert model is not None  # `needs_weights` saw to it
+            volume = propagate(case, slices, painted, model if method is Method.OURS else floor_of(model))
+        made[method] = volume, perf_counter() - started
+        if method is Method.OURS and model is not None and has_only_floor(model):
+            made[Method.FLOOR] = made[method]
+    return made
+
+
+def _rows_of_other_planes(
+    case: Case,
+    slices: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    own: Volume,
+    protocol: Protocol,
+    model: Model,
+) -> Iterator[Row]:
+    def made(turned: NDArray[np.uint8], painted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return propagate(case, turned, painted, model).labels
+
+    for view, sequence, score in other_planes(slices, labels, own.labels, protocol, made):
+        yield Row(protocol, Method.OURS, case.group, case.name, case.modality, sequence, score, 0.0, view)
 
 
 def has_only_floor(model: Model) -> bool:
@@ -168,7 +246,7 @@ def floor_of(model: Model) -> Model:
     return replace(model, network=None)
 
 
-def propagate(case: Case, slices: NDArray[np.uint8], painted: NDArray[np.uint8], model: Model) -> NDArray[np.uint8]:
+def propagate(case: Case, slices: NDArray[np.uint8], painted: NDArray[np.uint8], model: Model) -> Volume:
     """The whole path of a user's program.
 
     Args:
@@ -176,9 +254,6 @@ def propagate(case: Case, slices: NDArray[np.uint8], painted: NDArray[np.uint8],
         slices: `(D, H, W)` or `(D, H, W, 3)`.
         painted: `(D, H, W)` the painted slices only.
         model: Loaded weights.
-
-    Returns:
-        `(D, H, W)` label map.
     """
     import imos
 
@@ -187,13 +262,14 @@ def propagate(case: Case, slices: NDArray[np.uint8], painted: NDArray[np.uint8],
     image = Image(np.moveaxis(slices, 0, 2), np.eye(4), kind, case.name)
     session = imos.Session(model, image)
     session.paint_volume(np.moveaxis(painted, 0, 2), plane="time" if case.is_video else "axial")
-    return np.moveaxis(session.propagate().labels, 2, 0).astype(np.uint8, copy=False)
+    result = session.propagate()
+    return Volume(np.moveaxis(result.labels, 2, 0).astype(np.uint8, copy=False), result.confidence)
 
 
 # ---- many cases --------------------------------------------------------------------------------------------------
 
 
-def run_cases(cases: Sequence[Case], experiment: Experiment, workers: int) -> Iterator[tuple[Case, list[Row]]]:
+def run_cases(cases: Sequence[Case], experiment: Experiment, workers: int) -> Iterator[tuple[Case, Findings]]:
     """Judge cases, in several processes when asked for.
 
     Args:
@@ -202,7 +278,7 @@ def run_cases(cases: Sequence[Case], experiment: Experiment, workers: int) -> It
         workers: Processes; 1 works in this one.
 
     Yields:
-        Every case with its rows as it is finished, in no order.
+        Every case with what came of it as it is finished, in no order.
 
     Raises:
         UserError: A case cannot be read, or the weights.
@@ -258,7 +334,7 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _run_in_worker(case: Case) -> list[Row]:
+def _run_in_worker(case: Case) -> Findings:
     experiment = _worker.experiment
     assert experiment is not None  # set by `_start_worker`
     if experiment.needs_weights and _worker.model is None:  # here and not at the start: an error reaches the parent

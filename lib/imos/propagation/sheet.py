@@ -9,7 +9,7 @@ planes, and true to scale whatever the spacing. Frames are shown as they are.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -227,20 +227,36 @@ class _Scene:
         if picture.ndim == 2:
             picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
         labels = _cut(lay(np.take(self.labels, index, axis=axis), view), box)
-        outlines: list[tuple[Colour, list[NDArray[np.int32]]]] = []
-        for item in self.objects:
-            mask = (labels == item.label).astype(np.float32)
-            if not mask.any():
-                continue
-            # Interpolated, then cut at one half: as smooth as the picture, and still through the voxels' borders.
-            fine = cv2.resize(mask, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR) >= 0.5
-            area = fine[::2, ::2]
-            picture[area] = ((1 - _FILL) * picture[area] + _FILL * np.array(item.colour)).astype(np.uint8)
-            found, _ = cv2.findContours(fine.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            outlines.append((item.colour, list(found)))
-        for colour, found in outlines:
-            cv2.polylines(picture, found, True, colour, 2, cv2.LINE_AA, shift=1)
+        masks = ((labels == item.label, item.colour) for item in self.objects)
+        draw_masks(picture, masks)
         return np.asarray(picture, dtype=np.uint8)
+
+
+def draw_masks(
+    picture: NDArray[np.uint8], masks: Iterable[tuple[NDArray[np.bool_], Colour]], *, fill: float = _FILL
+) -> None:
+    """Draw areas and outlines of masks over a picture.
+
+    Args:
+        picture: `(height, width, 3)` RGB, drawn on.
+        masks: Masks of the same part of the slice, on its own grid, and their colours; later ones lie on top.
+        fill: Opacity of the areas; 0 draws outlines only.
+    """
+    height, width = picture.shape[:2]
+    outlines: list[tuple[Colour, list[NDArray[np.int32]]]] = []
+    for mask, colour in masks:
+        if not mask.any():
+            continue
+        # Interpolated, then cut at one half: as smooth as the picture, and still through the voxels' borders.
+        soft = cv2.resize(mask.astype(np.float32, order="C"), (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+        fine = soft >= 0.5
+        area = fine[::2, ::2]
+        if fill:
+            picture[area] = ((1 - fill) * picture[area] + fill * np.array(colour)).astype(np.uint8)
+        found, _ = cv2.findContours(fine.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        outlines.append((colour, list(found)))
+    for colour, found in outlines:
+        cv2.polylines(picture, found, True, colour, 2, cv2.LINE_AA, shift=1)
 
 
 def draw_sheet(image: Image, result: Result, *, most: int = 24) -> NDArray[np.uint8]:

@@ -1,16 +1,15 @@
 """`python main.py finetune`: adapters for one kind of data, trained on a few labelled volumes, as a small file.
 
 The key encoder stays as it is. Adapters (Conv-Adapter, as in iMOS) are added to the network and trained, and with them
-what `--tune` says; the rest of the network is frozen.
+what `--tune` says; the rest of the network is frozen. Weights of `xmem` are adapted in the same way, with the clips and
+losses of their own training.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import torch
@@ -19,22 +18,22 @@ from torch import Tensor
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, load_strictly, read_weights, save_weights, sha256
-from imos.propagation.model import BUNDLED, ENCODER_PREFIX, NETWORK_PREFIX, SMALL
+from imos.propagation.model import BUNDLED, ENCODER_PREFIX, NETWORK_PREFIX, SMALL, XMEM
+from imos.training.finetune_xmem import finetune_xmem
 from imos.training.packing import Source
 from imos.training.phases import Phase
 from imos.training.run import WEIGHTS, Machine, Run, Start, TrainSettings, train
-from imos.training.train import add_machine_arguments, part, positive, training_device
+from imos.training.train import (
+    add_clip_arguments,
+    add_machine_arguments,
+    part,
+    positive,
+    refuse_without_xmem,
+    training_device,
+)
+from imos.training.tuning import Tune, hand_over
 
 PHASES = (Phase("adapt", 1.0, 160, frames=4, largest_gap=2),)
-
-
-class Tune(StrEnum):
-    """What is trained beside the adapters."""
-
-    ADAPTERS = "adapters"
-    GATES = "gates"
-    DECODER = "decoder"
-    ALL = "all"
 
 
 _OF_THE_VALUE_ENCODER = "value_encoder."
@@ -102,11 +101,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tune", choices=[tune.value for tune in Tune], default=Tune.DECODER.value,
         help="what is trained beside the adapters (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--steps", type=positive, default=300, help="optimiser steps in all (default: %(default)s)")
-    parser.add_argument("--batch", type=positive, default=8, help="sequences a step (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=5e-4, help="highest learning rate (default: %(default)s)")
+    parser.add_argument("--steps", type=positive, help="optimiser steps in all (300; xmem: 10000)")
+    parser.add_argument("--batch", type=positive, help="sequences a step (8; xmem: 4, shared by the processes)")
+    parser.add_argument("--rate", type=float, help="highest learning rate (5e-4; xmem: 1e-5)")
     parser.add_argument("--folder", type=Path, help="folder of the run (default: beside the output)")
     add_machine_arguments(parser)
+    add_clip_arguments(parser.add_argument_group("only with weights of the configuration xmem"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -116,6 +116,13 @@ def run(args: argparse.Namespace) -> int:
     if not args.output.absolute().parent.is_dir():
         raise UserError(f"cannot write {args.output}: {args.output.parent} is not a folder. Create it first.")
     content = read_weights(args.weights)
+    groups, without = args.sets, tuple(args.hold_out_class)
+    source = Source(args.data, args.split, groups, without, holds_out=False, synthetic_share=0.0)
+    said = f"{args.data.name}/{args.split} {','.join(groups)}" + (f" without {', '.join(without)}" if without else "")
+    if content.info.configuration == XMEM:
+        finetune_xmem(args, content, source, said)
+        return 0
+    refuse_without_xmem(args)
     trained = part(content.tensors, NETWORK_PREFIX)
     if content.info.configuration != SMALL or not trained:
         raise UserError(f"{args.weights.name} holds no network of '{SMALL}' to adapt. Give weights that hold one.")
@@ -125,30 +132,25 @@ def run(args: argparse.Namespace) -> int:
     network = SmallNetwork(adapters=True)
     network.load_state_dict(base.state_dict(), strict=False)  # the adapters keep their start
     encoder = part(content.tensors, ENCODER_PREFIX)
+    steps, batch = args.steps or 300, args.batch or 8
     settings = TrainSettings(
-        steps=args.steps,
-        batch=args.batch,
-        fresh=max(1, args.batch // 2),
-        rate=args.rate,
-        warm_up=min(20, args.steps // 5),
+        steps=steps,
+        batch=batch,
+        fresh=max(1, batch // 2),
+        rate=args.rate or 5e-4,
+        warm_up=min(20, steps // 5),
         average=0.98,
         phases=PHASES,
-        save_every=max(50, args.steps // 4),
+        save_every=max(50, steps // 4),
     )
-    groups, without = args.sets, tuple(args.hold_out_class)
-    source = Source(args.data, args.split, groups, without, holds_out=False, synthetic_share=0.0)
-    said = f"{args.data.name}/{args.split} {','.join(groups)}" + (f" without {', '.join(without)}" if without else "")
     start = FineTuning(encoder, network, tune=Tune(args.tune), base_sha256=sha256(args.weights), data=said)
     folder = args.folder or args.output.with_suffix(".run")
-    machine = Machine(args.workers, args.bfloat16, args.minutes, min(args.held_out, 32))
+    machine = Machine(args.workers, args.bfloat16, args.minutes, min(args.held_out or 32, 32))
     with training_device(args.device) as device:
         current = Run(folder, start, settings, device)
         train(current, source, encoder, machine)
-    if current.step < settings.steps:
-        return 0
-    (folder / WEIGHTS).replace(args.output)
-    if args.folder is None:
-        shutil.rmtree(folder)
+        if current.step == settings.steps:
+            hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
     return 0
 
 

@@ -8,9 +8,6 @@ each learns from samples of its own, gradients are averaged, the first one write
 from __future__ import annotations
 
 import copy
-import os
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, distributed
-from torch.utils.tensorboard import SummaryWriter
 
 from imos.network.small import SmallNetwork
 from imos.network.weights import WeightsInfo, save_weights
@@ -27,7 +23,9 @@ from imos.training.losses import sequence_loss
 from imos.training.packing import Source
 from imos.training.phases import SMALL_PHASES, Phase, Schedule
 from imos.training.producers import SampleMaker, produce
+from imos.training.progress import Progress
 from imos.training.samples import Sample
+from imos.training.sharing import in_any, processes, rank, share_gradients, write_checkpoint
 from imos.training.unroll import Batch, unroll
 
 POOL = 768
@@ -195,12 +193,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
         }
-        temporary = self._checkpoint.with_suffix(".part")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._checkpoint)
+        write_checkpoint(self._checkpoint, state)
         seen = self.step * self.settings.batch * processes()
         self._start.save(self.folder / WEIGHTS, self.averaged.state_dict(), seen)
 
@@ -228,25 +221,7 @@ class Run:
 
     def share_gradients(self) -> None:
         """Average gradients over the processes of this run."""
-        if processes() == 1:
-            return
-        for parameter in self.network.parameters():
-            if not parameter.requires_grad:
-                continue
-            if parameter.grad is None:  # another process may have used it
-                parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
-            parameter.grad /= processes()
-
-
-def processes() -> int:
-    """Processes that share this run."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-def rank() -> int:
-    """Which of them this one is."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+        share_gradients(self.network.parameters())
 
 
 def _disturbance(random: np.random.Generator, shape: tuple[int, int], share: float) -> Tensor:
@@ -309,19 +284,20 @@ def train(current: Run, source: Source, encoder: dict[str, Tensor], machine: Mac
     # each process has a stream of its own
     seed = settings.seed + 1000 * rank()
     samples = produce(source, encoder, settings.sample_schedule, seed, first, machine.workers)
-    progress = _Progress(current)
+    progress = Progress(current.folder, current.step, settings.steps)
     try:
         stream = batches(samples, settings, current.step, filled)
         while current.step < settings.steps:
             with progress.waiting():
                 batch = Batch.of(next(stream), current.device)
             parts = current.learn(batch, bfloat16=machine.bfloat16)
-            progress.show(parts)
-            ended = _any(machine.minutes is not None and progress.elapsed > 60 * machine.minutes, current.device)
+            phase = settings.schedule.at(current.step - 1).phase.name
+            progress.show(current.step, phase, settings.batch * processes(), parts)
+            ended = in_any(machine.minutes is not None and progress.elapsed > 60 * machine.minutes, current.device)
             if current.step % settings.save_every == 0 or current.step == settings.steps or ended:
                 if rank() == 0:
                     current.save()
-                    progress.show_measures(monitor(current.averaged, watch))
+                    progress.show_measures(current.step, monitor(current.averaged, watch))
                 if processes() > 1:
                     distributed.barrier()
             if ended:
@@ -338,72 +314,3 @@ def _watch(current: Run, source: Source, encoder: dict[str, Tensor], count: int)
         Batch.of([held_out.make(number) for number in range(count)[first : first + MONITOR_BATCH]], current.device)
         for first in range(0, count, MONITOR_BATCH)
     ]
-
-
-def _any(value: bool, device: torch.device) -> bool:
-    """Whether it is true in any process: they stop together."""
-    if processes() == 1:
-        return value
-    flag = torch.tensor([float(value)], device=device)
-    distributed.all_reduce(flag)
-    return bool(flag > 0)
-
-
-class _Progress:
-    """What a run says while it runs; only the first process says it."""
-
-    def __init__(self, run: Run) -> None:
-        self._run, self._first = run, run.step
-        self._began = time.monotonic()
-        self._shown = self._waited = 0.0
-        self._writer = SummaryWriter(str(run.folder)) if rank() == 0 else None
-        self._before = 0.0
-        self._losses: list[float] = []
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self._began
-
-    def waiting(self) -> _Progress:
-        return self
-
-    def __enter__(self) -> None:
-        self._before = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._waited += time.monotonic() - self._before
-
-    def show(self, parts: Mapping[str, float]) -> None:
-        elapsed, run = self.elapsed, self._run
-        self._losses.append(parts["loss"])
-        if self._writer is None or elapsed - self._shown < 10:
-            return
-        self._shown = elapsed
-        speed = (run.step - self._first) / elapsed
-        sequences = speed * run.settings.batch * processes()
-        phase = run.settings.schedule.at(run.step - 1).phase.name
-        self._say(
-            f"step {run.step}/{run.settings.steps} ({phase})  loss {parts['loss']:.3f}  {sequences:.1f} sequences/s,"
-            f" {100 * self._waited / elapsed:.0f} % waiting for samples"
-            f"  {(run.settings.steps - run.step) / speed / 60:.0f} min left"
-        )
-        for name, value in parts.items():
-            self._writer.add_scalar(name, value, run.step)
-
-    def show_measures(self, measures: Mapping[str, float]) -> None:
-        if self._writer is None:
-            return
-        measures = {"mean loss": float(np.mean(self._losses))} | dict(measures)
-        self._losses.clear()
-        for name, value in measures.items():
-            self._writer.add_scalar(name, value, self._run.step)
-        text = "  ".join(f"{name} {value:.3f}" for name, value in measures.items())
-        self._say(f"step {self._run.step}: {text}")
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    @staticmethod
-    def _say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
