@@ -55,6 +55,7 @@ serve: $(STAMP) $(if $(filter .run/studies,$(STUDIES)),.run/studies)
 	  || { echo "Port $(PORT) is in use: make run PORT=8001" >&2; exit 1; }
 	@echo
 	@echo "Starting the server on http://127.0.0.1:$(PORT)/ with the images of $(STUDIES)"
+	@echo "  in the browser   http://127.0.0.1:$(PORT)/ohif/"
 	@echo "  what is there    http://127.0.0.1:$(PORT)/info/"
 	@echo "  all requests     http://127.0.0.1:$(PORT)/"
 	@echo "  3D Slicer        module MONAI Label, server http://127.0.0.1:$(PORT)/"

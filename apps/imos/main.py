@@ -12,7 +12,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
-from imos.server import conf, infer_route, infer_task, inference
+from imos.server import conf, datastores, infer_task, inference, install, sessions
 
 conf.apply_defaults()
 
@@ -30,6 +30,10 @@ class ImosApp(MONAILabelApp):
             version="0.1.0",
         )
 
+    def init_datastore(self) -> Datastore:
+        """Where images and labels lie; MONAI Label's own datastores, with the holes closed."""
+        return datastores.open_datastore(self.studies) or super().init_datastore()
+
     def init_infers(self) -> dict[str, InferTask]:
         """The models that clients see."""
         return infer_task.tasks(conf.AppConf.parse(self.conf), self.datastore())
@@ -38,10 +42,13 @@ class ImosApp(MONAILabelApp):
         """Run one model for a checked request; see `imos.server.inference`."""
         return inference.infer(self, self._infers, request, datastore or self.datastore())
 
+    def _load_sessions(self, load: bool = False) -> sessions.SafeSessions | None:
+        return sessions.open_sessions() if load else None
+
     def on_init_complete(self) -> None:
         """Install our routes once the server's own are there."""
         super().on_init_complete()
-        infer_route.install()
-        for task in self._infers.values():
-            task.warm_up()
+        task = self._infers["imos"]
+        install.install(self, task)
+        task.warm_up()
         conf.greet()

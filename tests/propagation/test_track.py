@@ -83,6 +83,19 @@ def test_a_network_with_another_output_does_change_the_mask(model, ball):
     assert all((estimate.probability < 0.5).all() for estimate in estimates)
 
 
+def test_a_share_of_the_correction_is_taken_in_volumes_and_another_in_videos(model, ball):
+    torch.manual_seed(0)
+    network = SmallNetwork().eval()
+    torch.nn.init.constant_(network.out.bias[:-2], -20.0)
+    with_network = replace(model, network=network, share=(0.0, 1.0))
+    plain = list(track(model, ball, ball.mask[12], 12, 14))
+    volume = list(track(with_network, ball, ball.mask[12], 12, 14))
+    for one, other in zip(plain, volume, strict=True):
+        np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
+    video = list(track(with_network, ball, ball.mask[12], 12, 14, patience=None))
+    assert all((estimate.probability < 0.5).all() for estimate in video)
+
+
 class CutBall(Ball):
     """The same ball, half of it outside the field of view, moving in."""
 

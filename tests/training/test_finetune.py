@@ -12,7 +12,7 @@ from imos import cli
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, has_adapters, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights
-from imos.propagation.model import BUNDLED, NETWORK_PREFIX
+from imos.propagation.model import BUNDLED, NETWORK_PREFIX, SHARE
 from imos.training.finetune import Tune, tunes
 from imos.training.packing import Source, training_stacks
 
@@ -47,7 +47,7 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     assert cli.main(words(collection, base, output, "--tune", "adapters")) == 0
     content = read_weights(output)
     assert content.info.extra["kind"] == "adapter"
-    names = [name.removeprefix(NETWORK_PREFIX) for name in content.tensors]
+    names = [name.removeprefix(NETWORK_PREFIX) for name in content.tensors if name != SHARE]
     assert names
     assert all(is_adapter(name) for name in names)
     plain, adapted = imos.load(base, device="cpu"), imos.load(base, adapter=output, device="cpu")
@@ -55,6 +55,7 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     assert adapted.network is not None
     assert not has_adapters(plain.network.state_dict())
     assert has_adapters(adapted.network.state_dict())
+    assert adapted.share == (1.0, 1.0)
     for name, tensor in plain.network.state_dict().items():
         assert torch.equal(adapted.network.state_dict()[name], tensor)
     assert list(tmp_path.iterdir()) == [output]  # the run's folder is gone

@@ -22,7 +22,6 @@ class FloorSettings:
     score_weight: float = 0.45
     prior_blur: float = 1.0
     prior_limit: float = 4.0
-    network_share: float = 1.0
     least_confidence: float = 0.1
 
 

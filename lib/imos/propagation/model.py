@@ -20,6 +20,7 @@ SMALL, XMEM = "small", "xmem"
 ENCODER_PREFIX = "encoder."
 NETWORK_PREFIX = "network."
 JUDGE_PREFIX = "judge."
+SHARE = "share"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Model:
         encoder: `small`: frozen key encoder, also the target model's features.
         network: `small`: memory network; None for the untrained floor alone.
         judge: `small`: when an object has ended, and how good a mask is.
+        share: `small`: how much of the network's correction is taken, in volumes and in videos. Below 1 where it has
+            been found to go too far in images unlike those that it was trained on.
         xmem: `xmem`: the paper's network.
     """
 
@@ -44,6 +47,7 @@ class Model:
     encoder: EfficientNetLite0 | None = None
     network: SmallNetwork | None = None
     judge: Judge | None = None
+    share: tuple[float, float] = (1.0, 1.0)
     xmem: XMem | None = None
 
 
@@ -87,7 +91,17 @@ def load(
             raise UserError(f"the judge in {path.name} is of another version. Fit it again: python main.py judge.")
         judge = Judge(fitted["existence"], fitted["quality"]) if fitted.keys() == {"existence", "quality"} else None
         encoder = encoder.to(place).eval()
-        return Model(path.name, digest, place, content.info, encoder=encoder, network=network, judge=judge)
+        in_volumes, in_videos = content.tensors[SHARE].tolist() if SHARE in content.tensors else (1.0, 1.0)
+        return Model(
+            path.name,
+            digest,
+            place,
+            content.info,
+            encoder=encoder,
+            network=network,
+            judge=judge,
+            share=(in_volumes, in_videos),
+        )
     raise UserError(
         f"{path.name} holds weights of configuration '{configuration}'; known are '{SMALL}' and '{XMEM}'."
         " Give a file made by iMOS, or an XMem or iMOS .pth."

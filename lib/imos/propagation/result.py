@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from imos.propagation.blending import Layer
 from imos.propagation.states import SliceState
 
 
@@ -21,12 +22,16 @@ class Progress:
         total: Slices to compute in all passes of this run.
         label: Object of the slice computed last.
         index: That slice.
+        axis: Array axis across which it lies.
+        layer: What this pass sees there, before passes are blended and objects compete; None where it has ended.
     """
 
     done: int
     total: int
     label: int
     index: int
+    axis: int = 2
+    layer: Layer | None = None
 
     def __str__(self) -> str:
         """One line for people."""

@@ -317,6 +317,20 @@ class Session:
         """Names of the steps that can be done again, the next one first."""
         return self._history.redoable
 
+    # Kept elsewhere
+
+    @property
+    def state(self) -> SessionState:
+        """All that is known now. It never changes, so it can be kept, written down and gone back to."""
+        return self._state
+
+    def restore(self, state: SessionState) -> None:
+        """Go on from a state that `state` gave, of this session or another one of the same image.
+
+        There is nothing to undo then. Passes computed so far are kept for the next run.
+        """
+        self._history = History(state)
+
     # Inside
 
     @property
@@ -434,7 +448,8 @@ class Session:
                     layers[index] = step[1]
                 done += more
                 if more and on_progress is not None:
-                    on_progress(Progress(done, total, leg.prompt.label, index))
+                    layer = None if step is None else step[1]
+                    on_progress(Progress(done, total, leg.prompt.label, index, leg.prompt.axis, layer))
                 if step is not None and should_stop is not None and should_stop():
                     return False
         return True

@@ -126,6 +126,7 @@ def _track_part(
         msg = "track needs weights of configuration small"
         raise ValueError(msg)
     judge = model.judge or UNTAUGHT
+    share = model.share[patience is None]  # without patience: a video
     step = 1 if stop >= start else -1
     shape = slices.shape
     region = region_around(mask)
@@ -161,7 +162,7 @@ def _track_part(
         heads = (0.0, 0.0)
         if correction is not None:
             corrected = correction.correct(pyramid, gray(current), warped, prior_odds, score)
-            odds, heads = odds + settings.network_share * corrected.residual, corrected.heads
+            odds, heads = odds + share * corrected.residual, corrected.heads
         probability = region.beyond(sigmoid(odds), shape)
         previous_area, area = area, float(np.count_nonzero(probability[region.inside(shape)] > 0.5)) * region.scale**2
         areas = (area, previous_area, painted_area)

@@ -34,12 +34,17 @@ class AppConf:
         weights: Weights file; None takes those that are shipped.
         adapter: Adapter file put on top of the weights, or None.
         device: `auto`, `cpu` or `cuda`.
+        upload_mb: Size of a request at most, in 2²⁰ bytes.
+        origins: Web pages of other servers that may use this one, such as `https://viewer.hospital.org`. MONAI Label's
+            own setting for it, MONAI_LABEL_CORS_ORIGINS, counts too, but keeps 0.8.5 from starting.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
     weights: str | None = None
     adapter: str | None = None
     device: str = "auto"
+    upload_mb: int = 2048
+    origins: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> Self:
@@ -50,4 +55,6 @@ class AppConf:
             weights=conf.get("weights") or None,
             adapter=conf.get("adapter") or None,
             device=conf.get("device") or "auto",
+            upload_mb=int(conf.get("upload_mb") or 2048),
+            origins=tuple(origin.strip() for origin in conf.get("origins", "").split(",") if origin.strip()),
         )

@@ -21,9 +21,10 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 import imos
 from imos.errors import UserError
-from imos.imaging import Image, Plane, read_image, read_label_map, write_label_map
+from imos.imaging import Image, Plane, read_label_map, write_label_map
 from imos.propagation.plan import Direction
 from imos.server.conf import AppConf
+from imos.server.images import ImageCache
 from imos.server.models import ModelCache
 from imos.server.parameters import Parameters, ResultFormat
 from imos.server.uploads import Upload, read_mask
@@ -80,6 +81,10 @@ class PropagateTask(InferTask):
         conf: Names of labels, and the weights.
         datastore: Where stored labels are looked up.
         models: Where the loaded model comes from.
+
+    Attributes:
+        models: The same; other parts of the server use them too.
+        images: Images that were read lately.
     """
 
     def __init__(self, conf: AppConf, datastore: Datastore, models: ModelCache) -> None:
@@ -97,8 +102,8 @@ class PropagateTask(InferTask):
         )
         self._conf = conf
         self._datastore = datastore
-        self._models = models
-        self._images = ImageCache()
+        self.models = models
+        self.images = ImageCache()
         # Two propagations at once on the same cores are slower than one after the other.
         self._turn = threading.Lock()
 
@@ -108,7 +113,7 @@ class PropagateTask(InferTask):
 
     def _load(self) -> None:
         try:
-            self._models.get()
+            self.models.get()
         except UserError as error:  # said again to whoever asks first
             logger.error("%s", error)
 
@@ -126,13 +131,13 @@ class PropagateTask(InferTask):
             UserError: No prompt, or one that does not fit the image.
         """
         started = perf_counter()
-        image = self._images.read(request.image)
+        image = self.images.read(request.image)
         prompts = self.prompts(request, image)
         if not prompts.labels.any():
             msg = "The mask has no painted voxel. Paint the object on one slice, then run again."
             raise UserError(msg)
         parameters = request.parameters
-        session = imos.Session(self._models.get(), image, first=parameters.first, last=parameters.last)
+        session = imos.Session(self.models.get(), image, first=parameters.first, last=parameters.last)
         session.paint_volume(prompts.labels, plane=parameters.plane)
         with self._turn:
             result = session.propagate(direction=parameters.direction)
@@ -203,21 +208,3 @@ def stored_prompts(datastore: Datastore, image_id: str, image: Image) -> Prompts
     newest = max(infos, key=lambda tag: (infos[tag].get("ts", 0), tag == "final"))
     names = Parameters.parse({"label_info": infos[newest].get("label_info")}).names
     return Prompts(labels=read_label_map(Path(datastore.get_label_uri(labels[newest], newest)), image), names=names)
-
-
-class ImageCache:
-    """Keeps the image that was read last: a user runs again and again on the same one."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._key: tuple[Path, int, int] | None = None
-        self._image: Image | None = None
-
-    def read(self, path: Path) -> Image:
-        """The image of a file or folder, read again when the file has changed."""
-        state = path.stat()
-        key = (path, state.st_mtime_ns, state.st_size)
-        with self._lock:
-            if self._image is None or key != self._key:
-                self._image, self._key = read_image(path), key
-            return self._image

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
 
+from imos.errors import UserError
 from imos.server.infer_task import PropagationRequest
 from imos.server.parameters import Parameters
 from imos.server.uploads import Upload
@@ -82,6 +83,8 @@ def image_path(datastore: Datastore, image_id: str) -> Path:
         raise missing
     try:
         found = datastore.get_image_uri(image_id)
+    except (HTTPException, UserError):
+        raise
     except Exception as error:  # whatever the store's own client raises: it could not give us the image
         logger.warning("Image %r: %s", image_id, error)
         raise missing from error

@@ -16,6 +16,7 @@ import numpy as np
 
 from imos.errors import UserError
 from imos.imaging import Image, read_label_map
+from imos.server.upload_checks import check_file
 
 if TYPE_CHECKING:
     from fastapi import UploadFile
@@ -49,7 +50,7 @@ def store(part: UploadFile, folder: Path, stem: str, suffixes: tuple[str, ...]) 
         suffixes: Formats that are accepted; the part's file name tells which it is. None at all means `.nii.gz`.
 
     Raises:
-        UserError: The part's file name has none of the suffixes.
+        UserError: The part's file name has none of the suffixes, or the file must not be opened.
     """
     name = part.filename or f"{stem}.nii.gz"
     suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), None)
@@ -59,6 +60,7 @@ def store(part: UploadFile, folder: Path, stem: str, suffixes: tuple[str, ...]) 
     path = folder / f"{stem}{suffix}"
     with path.open("wb") as file:
         shutil.copyfileobj(part.file, file)
+    check_file(path)
     return Upload(path=path, name=Path(name).name)
 
 
