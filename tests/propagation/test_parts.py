@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -70,14 +68,14 @@ class Twins:
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return replace(imos.load(device="cpu"), network=None)
+    return imos.load(device="cpu")
 
 
 def test_each_part_is_followed_to_its_own_end(model: Model) -> None:
     twins = Twins()
     estimates = list(track(model, twins, twins.mask[2], 2, 29))
     assert [estimate.index for estimate in estimates][: 20 - 3] == list(range(3, 20))
-    assert len(estimates) <= 20 - 3 + 3
+    assert all(estimate.confidence < 0.4 for estimate in estimates if estimate.index >= 20)
     for estimate in estimates:
         found = np.zeros(twins.shape, bool)
         rows, columns = estimate.probability.shape
@@ -85,6 +83,6 @@ def test_each_part_is_followed_to_its_own_end(model: Model) -> None:
         true = twins.mask[estimate.index]
         if 13 < estimate.index < 20:  # the left one is gone for good
             assert not found[:, :64].any()
-        if estimate.index not in {10, 11, 12, 13, 20, 21, 22, 23}:
+        if estimate.index < 20 and estimate.index not in {10, 11, 12, 13}:
             assert (found & true).sum() / (found | true).sum() > 0.8, estimate.index
         assert 0 <= estimate.confidence <= 1

@@ -8,6 +8,7 @@ import torch
 
 import imos
 from imos.network.small import SmallNetwork
+from imos.propagation.model import Share
 from imos.propagation.track import track
 
 
@@ -78,7 +79,7 @@ def test_a_network_with_another_output_does_change_the_mask(model, ball):
     torch.manual_seed(0)
     network = SmallNetwork().eval()
     torch.nn.init.constant_(network.out.bias[:-2], -20.0)  # what is added; not the trust in the floor's parts
-    with_network = replace(model, network=network)
+    with_network = replace(model, network=network, share=Share())
     estimates = list(track(with_network, ball, ball.mask[12], 12, 8, patience=None))
     assert all((estimate.probability < 0.5).all() for estimate in estimates)
 
@@ -87,7 +88,7 @@ def test_a_share_of_the_correction_is_taken_in_volumes_and_another_in_videos(mod
     torch.manual_seed(0)
     network = SmallNetwork().eval()
     torch.nn.init.constant_(network.out.bias[:-2], -20.0)
-    with_network = replace(model, network=network, share=(0.0, 1.0))
+    with_network = replace(model, network=network, share=Share(volume=0.0))
     plain = list(track(model, ball, ball.mask[12], 12, 14))
     volume = list(track(with_network, ball, ball.mask[12], 12, 14))
     for one, other in zip(plain, volume, strict=True):

@@ -55,7 +55,7 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     assert adapted.network is not None
     assert not has_adapters(plain.network.state_dict())
     assert has_adapters(adapted.network.state_dict())
-    assert adapted.share == (1.0, 1.0)
+    assert adapted.share == (1.0, 1.0, 1.0)
     for name, tensor in plain.network.state_dict().items():
         assert torch.equal(adapted.network.state_dict()[name], tensor)
     assert list(tmp_path.iterdir()) == [output]  # the run's folder is gone

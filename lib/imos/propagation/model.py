@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -23,6 +24,23 @@ JUDGE_PREFIX = "judge."
 SHARE = "share"
 
 
+class Share(NamedTuple):
+    """How much of the network's correction is taken. Below 1 where it was found to go too far (docs/training.md).
+
+    Attributes:
+        volume: In volumes.
+        gray_video: In videos without colour: microscopy, ultrasound.
+        colour_video: In endoscopy and other videos with colour.
+    """
+
+    volume: float = 1.0
+    gray_video: float = 1.0
+    colour_video: float = 1.0
+
+
+ALL_OF_IT = Share()
+
+
 @dataclass(frozen=True)
 class Model:
     """Loaded weights.
@@ -35,8 +53,7 @@ class Model:
         encoder: `small`: frozen key encoder, also the target model's features.
         network: `small`: memory network; None for the untrained floor alone.
         judge: `small`: when an object has ended, and how good a mask is.
-        share: `small`: how much of the network's correction is taken, in volumes and in videos. Below 1 where it has
-            been found to go too far in images unlike those that it was trained on.
+        share: `small`: how much of the network's correction is taken.
         xmem: `xmem`: the paper's network.
     """
 
@@ -47,7 +64,7 @@ class Model:
     encoder: EfficientNetLite0 | None = None
     network: SmallNetwork | None = None
     judge: Judge | None = None
-    share: tuple[float, float] = (1.0, 1.0)
+    share: Share = ALL_OF_IT
     xmem: XMem | None = None
 
 
@@ -91,7 +108,7 @@ def load(
             raise UserError(f"the judge in {path.name} is of another version. Fit it again: python main.py judge.")
         judge = Judge(fitted["existence"], fitted["quality"]) if fitted.keys() == {"existence", "quality"} else None
         encoder = encoder.to(place).eval()
-        in_volumes, in_videos = content.tensors[SHARE].tolist() if SHARE in content.tensors else (1.0, 1.0)
+        share = Share(*content.tensors[SHARE].tolist()) if SHARE in content.tensors else Share()
         return Model(
             path.name,
             digest,
@@ -100,7 +117,7 @@ def load(
             encoder=encoder,
             network=network,
             judge=judge,
-            share=(in_volumes, in_videos),
+            share=share,
         )
     raise UserError(
         f"{path.name} holds weights of configuration '{configuration}'; known are '{SMALL}' and '{XMEM}'."

@@ -126,12 +126,14 @@ def _track_part(
         msg = "track needs weights of configuration small"
         raise ValueError(msg)
     judge = model.judge or UNTAUGHT
-    share = model.share[patience is None]  # without patience: a video
     step = 1 if stop >= start else -1
     shape = slices.shape
     region = region_around(mask)
     probability = region.beyond(region.crop(mask.astype(np.float32)).clip(0, 1), shape)
     plane = slices[start]
+    share = model.share.volume
+    if patience is None:  # a video
+        share = model.share.colour_video if plane.ndim == 3 else model.share.gray_video
     picture = _picture(plane, region)
     pyramid = _encode(encoder, picture, deep=model.network is not None)
     unknown = np.ones((region.grid, region.grid), bool)

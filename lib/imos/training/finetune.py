@@ -18,7 +18,7 @@ from torch import Tensor
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, load_strictly, read_weights, save_weights, sha256
-from imos.propagation.model import BUNDLED, ENCODER_PREFIX, NETWORK_PREFIX, SHARE, SMALL, XMEM
+from imos.propagation.model import BUNDLED, ENCODER_PREFIX, NETWORK_PREFIX, SHARE, SMALL, XMEM, Share
 from imos.training.finetune_xmem import finetune_xmem
 from imos.training.packing import Source
 from imos.training.phases import Phase
@@ -78,7 +78,7 @@ class FineTuning(Start):
             for name, tensor in network.items()
             if self.trains(name)
         }
-        tensors[SHARE] = torch.ones(2)  # it has seen these images: its corrections are taken as they are
+        tensors[SHARE] = torch.tensor(Share())  # it has seen these images: its corrections are taken as they are
         extra = {
             "kind": "adapter",
             "tune": self.tune.value,
