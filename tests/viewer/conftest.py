@@ -1,0 +1,531 @@
+"""The real things: an Orthanc archive, the MONAI Label server with the iMOS app, OHIF in a headless Chromium."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from scipy import ndimage
+
+from imos.imaging import Image, ImageKind
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+START_SECONDS = 120.0
+RUN_SECONDS = 120.0
+STEP_PIXELS = 8
+CHROMIUM_FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader"),
+    *("--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
+]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A CT series in the archive, and what is true of it.
+
+    Attributes:
+        study: StudyInstanceUID.
+        uid: SeriesInstanceUID, the id of the image on the server.
+        labels: `(I, J, K)` reference on the viewer's grid: columns, rows, slices rising along the normal.
+        affine: From its index to mm, axes towards right, anterior, superior.
+    """
+
+    study: str
+    uid: str
+    labels: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres along each axis."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def image(self) -> Image:
+        """An image of this grid, to read label maps on."""
+        return Image(np.zeros(self.labels.shape, np.int16), self.affine, ImageKind.VOLUME, "series")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A running Orthanc.
+
+    Attributes:
+        url: Its address without the last slash.
+    """
+
+    url: str
+
+    def add(
+        self,
+        image: NDArray[np.int16],
+        labels: NDArray[np.uint8],
+        affine: NDArray[np.float64],
+        *,
+        name: str,
+        plane: str = "axial",
+        is_reversed: bool = False,
+        turned_by: float = 0.0,
+    ) -> Series:
+        """Store a volume as a CT series.
+
+        Args:
+            image: `(I, J, K)` Hounsfield units, axes towards right, anterior, superior.
+            labels: Its label map.
+            affine: Of both, in mm, without rotation.
+            name: Patient's name and ID.
+            plane: Of the slices, `axial` or `sagittal`.
+            is_reversed: Whether the first instance is the last slice along the normal.
+            turned_by: Degrees by which the volume is turned about the patient's long axis.
+        """
+        # DICOM's axes point to the left and the back.
+        volume, truth = image[::-1, ::-1], labels[::-1, ::-1]
+        step = np.abs(np.diag(affine)[:3])
+        near = affine @ [image.shape[0] - 1, image.shape[1] - 1, 0, 1]
+        corner = np.array([-near[0], -near[1], near[2]])
+        axes = np.eye(3)
+        if plane == "sagittal":
+            # Rows run to the back, columns down, the normal to the right.
+            volume, truth = (np.transpose(one, (1, 2, 0))[:, ::-1, ::-1] for one in (volume, truth))
+            corner = corner + np.array([step[0] * (image.shape[0] - 1), 0, step[2] * (image.shape[2] - 1)])
+            axes, step = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]]), step[[1, 2, 0]]
+        angle = np.deg2rad(turned_by)
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        axes, corner = axes @ turn.T, turn @ corner
+        study, uid, frame = (generate_uid() for _ in range(3))
+        count = volume.shape[2]
+        with httpx.Client(timeout=60) as client:
+            for k in range(count):
+                number = count - k if is_reversed else k + 1
+                instance = _instance(volume[:, :, k].T, corner + k * step[2] * axes[2], axes, step, number)
+                # Orthanc finds no patient whose ID has blanks.
+                instance.PatientName, instance.PatientID = name, name.replace(" ", "-")
+                instance.SeriesDescription = instance.StudyDescription = "CT abdomen and pelvis"
+                instance.StudyInstanceUID, instance.SeriesInstanceUID = study, uid
+                instance.FrameOfReferenceUID = frame
+                client.post(f"{self.url}/instances", content=_bytes(instance)).raise_for_status()
+        placed = np.eye(4)
+        placed[:3, :3], placed[:3, 3] = (axes * step[:, None]).T, corner
+        return Series(study, uid, np.ascontiguousarray(truth), np.diag([-1.0, -1, 1, 1]) @ placed)
+
+    def segmentations(self, series: Series) -> list[bytes]:
+        """The DICOM SEG files of a series' study, oldest first."""
+        query = {"Level": "Series", "Query": {"StudyInstanceUID": series.study, "Modality": "SEG"}, "Expand": True}
+        found = httpx.post(f"{self.url}/tools/find", json=query, timeout=60).json()
+        found.sort(key=lambda one: one["LastUpdate"])
+        files = [one for entry in found for one in entry["Instances"]]
+        return [httpx.get(f"{self.url}/instances/{one}/file", timeout=60).content for one in files]
+
+
+@pytest.fixture(scope="session")
+def new_series(ct: Ct) -> Callable[..., Series]:
+    """Describes a series that is there already: axial, on the CT sample's grid; study, series, reference."""
+
+    def describe(study: str, uid: str, labels: NDArray[np.uint8]) -> Series:
+        return Series(study, uid, labels, np.diag([-1.0, -1, 1, 1]) @ np.abs(np.diag(np.diag(ct.affine))))
+
+    return describe
+
+
+def _instance(
+    pixels: NDArray[np.int16], corner: NDArray[Any], axes: NDArray[Any], step: NDArray[Any], number: int
+) -> Dataset:
+    instance = Dataset()
+    instance.file_meta = FileMetaDataset()
+    instance.SOPClassUID = instance.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    instance.Modality, instance.Manufacturer, instance.SeriesNumber, instance.InstanceNumber = "CT", "test", 1, number
+    instance.StudyDate = instance.SeriesDate = instance.ContentDate = "20260101"
+    instance.StudyTime = instance.SeriesTime = instance.ContentTime = "120000"
+    instance.PatientBirthDate, instance.PatientSex, instance.StudyID, instance.AccessionNumber = "", "O", "1", "1"
+    instance.ReferringPhysicianName = ""
+    instance.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    instance.ImagePositionPatient = [f"{value:.6f}" for value in corner]
+    instance.ImageOrientationPatient = [f"{value:.6f}" for value in (*axes[0], *axes[1])]
+    instance.PixelSpacing = [f"{step[1]:.6f}", f"{step[0]:.6f}"]
+    instance.SliceThickness = f"{step[2]:.6f}"
+    instance.Rows, instance.Columns = pixels.shape
+    instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
+    instance.BitsAllocated, instance.BitsStored, instance.HighBit, instance.PixelRepresentation = 16, 16, 15, 1
+    instance.RescaleIntercept, instance.RescaleSlope, instance.RescaleType = 0, 1, "HU"
+    instance.WindowCenter, instance.WindowWidth = 50, 400
+    instance.PixelData = np.ascontiguousarray(pixels, np.int16).tobytes()
+    instance.is_little_endian, instance.is_implicit_VR = True, False
+    return instance
+
+
+def _bytes(instance: Dataset) -> bytes:
+    buffer = DicomBytesIO()
+    instance.save_as(buffer, write_like_original=False)
+    return bytes(buffer.getvalue())
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    pytest.fail(f"{url} does not answer:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    """An empty Orthanc with DICOMweb, for all tests."""
+    program = shutil.which("Orthanc") or shutil.which("orthanc", path="/usr/sbin:/usr/bin")
+    if not program or not ORTHANC_PLUGIN.is_file():
+        pytest.skip("Orthanc with DICOMweb is not installed: apt-get install orthanc orthanc-dicomweb")
+    folder = tmp_path_factory.mktemp("orthanc")
+    port = _free_port()
+    settings = {
+        "Name": "test",
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "HttpPort": port,
+        "DicomServerEnabled": False,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "Plugins": [str(ORTHANC_PLUGIN)],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    log = folder / "orthanc.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([program, str(folder / "orthanc.json")], cwd=folder, stdout=output, stderr=output)
+    _wait_for(f"http://127.0.0.1:{port}/system", process, log)
+    yield Archive(f"http://127.0.0.1:{port}")
+    _stop(process)
+
+
+@dataclass(frozen=True)
+class Ct:
+    """The CT sample, its axes towards right, anterior, superior."""
+
+    image: NDArray[np.int16]
+    labels: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    values: dict[str, int]
+
+
+@pytest.fixture(scope="session")
+def ct(samples: Path) -> Ct:
+    image, labels = (
+        nibabel.as_closest_canonical(nibabel.load(samples / "ct" / f"{name}.nii.gz")) for name in ("image", "label")
+    )
+    named = json.loads((samples / "ct" / "labels.json").read_text())
+    values = {name: int(value) for value, name in named.items()}
+    return Ct(np.asarray(image.dataobj, np.int16), np.asarray(labels.dataobj, np.uint8), image.affine, values)
+
+
+ORIENTATIONS: dict[str, dict[str, Any]] = {
+    "axial feet first": {},
+    "axial head first": {"is_reversed": True},
+    "sagittal": {"plane": "sagittal"},
+    "sagittal turned": {"plane": "sagittal", "turned_by": 10},
+}
+
+
+@pytest.fixture(scope="session")
+def series(archive: Archive, ct: Ct) -> dict[str, Series]:
+    """The CT sample as series of several orientations, in the archive before the server starts."""
+    return {name: archive.add(ct.image, ct.labels, ct.affine, name=name, **how) for name, how in ORIENTATIONS.items()}
+
+
+@pytest.fixture(scope="session")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, archive: Archive, series: dict[str, Series], root: Path
+) -> Iterator[str]:
+    """Address of an iMOS server on the archive."""
+    url, process = _serve(f"{archive.url}/dicom-web", tmp_path_factory.mktemp("server"), root)
+    yield url
+    _stop(process)
+
+
+@pytest.fixture(scope="session")
+def folder_service(tmp_path_factory: pytest.TempPathFactory, samples: Path, root: Path) -> Iterator[str]:
+    """Address of an iMOS server on a folder with the CT sample, without an archive."""
+    folder = tmp_path_factory.mktemp("folder")
+    (folder / "studies").mkdir()
+    shutil.copyfile(samples / "ct" / "image.nii.gz", folder / "studies" / "sample_ct.nii.gz")
+    url, process = _serve(str(folder / "studies"), folder, root)
+    yield url
+    _stop(process)
+
+
+def _serve(studies: str, folder: Path, root: Path) -> tuple[str, subprocess.Popen[bytes]]:
+    port = _free_port()
+    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(root / "apps" / "imos")]
+    command += ["--studies", studies, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--conf", "labels", "spleen,right kidney,left kidney,liver,stomach,aorta"]
+    # MONAI Label looks on PATH for the program that writes DICOM SEG.
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+    _wait_for(f"http://127.0.0.1:{port}/info/", process, log)
+    return f"http://127.0.0.1:{port}", process
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium with WebGL in software."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not program:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    if not importlib.util.find_spec("playwright"):
+        pytest.skip("Playwright is not installed: pip install playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
+        yield running
+        running.close()
+
+
+@dataclass
+class Viewer:
+    """OHIF with the iMOS panel, driven by mouse and keyboard.
+
+    Attributes:
+        page: The browser's page.
+        service: Address of the server.
+        series: What is open.
+        errors: What the page's scripts threw.
+    """
+
+    page: Page
+    service: str
+    series: Series
+    errors: list[str] = field(default_factory=list)
+
+    def open(self, series: Series, mode: str = "segmentation", *, has_panel: bool = True) -> None:
+        """Open a study and wait until its first image is there, and the panel if the mode opens it."""
+        self.series = series
+        self.page.goto(f"{self.service}/ohif/{mode}?StudyInstanceUIDs={series.study}")
+        self.wait_until_ready(has_panel=has_panel)
+
+    def reload(self) -> None:
+        """Reload the page."""
+        self.page.reload()
+        self.wait_until_ready()
+
+    def wait_until_ready(self, *, has_panel: bool = True) -> None:
+        """Wait until the panel can be used."""
+        try:
+            self.page.wait_for_function("window.imos?.workspace.ready", timeout=60_000)
+        except Exception as error:
+            said = self.page.evaluate("window.imos?.workspace.message.text ?? document.body.innerText.slice(0, 300)")
+            pytest.fail(f"The panel did not get ready ({error}). It says: {said}")
+        if has_panel:
+            self.page.wait_for_selector("[data-imos=propagate]", timeout=30_000)
+        self.page.wait_for_function(
+            "() => (w => w.viewportIds.every(id => w.views.port(id)?.getImageData()))(window.imos.workspace)",
+            timeout=60_000,
+        )
+        self.page.wait_for_timeout(500)
+
+    def press(self, name: str) -> None:
+        """Click a button of the panel."""
+        self.page.click(f"[data-imos={name}]")
+
+    def is_enabled(self, name: str) -> bool:
+        """Whether a button of the panel can be clicked."""
+        return self.page.is_enabled(f"[data-imos={name}]")
+
+    def choose(self, value: int) -> None:
+        """Select a segment in the list."""
+        self.page.click(f"[data-imos=segments] li[data-value='{value}'] .imos-name")
+
+    def lock(self, value: int) -> None:
+        """Press the padlock of a segment."""
+        self.page.click(f"[data-imos=segments] li[data-value='{value}'] [data-imos=lock]")
+
+    def history(self, what: str) -> None:
+        """Press Undo or Redo and wait until it is done."""
+        self.press(what)
+        self.page.wait_for_timeout(100)
+        self.wait_for_run()
+
+    @property
+    def message(self) -> str:
+        """What the panel says."""
+        return self.page.inner_text("[data-imos=message]") if self.page.is_visible("[data-imos=message]") else ""
+
+    def ask(self, script: str, *arguments: Any) -> Any:
+        """Evaluate a function of the workspace, and more arguments, in the page."""
+        return self.page.evaluate(f"([...a]) => ({script})(window.imos.workspace, ...a)", list(arguments))
+
+    def labels(self) -> NDArray[np.uint8]:
+        """The label map that OHIF holds now, `(I, J, K)` on the viewer's grid."""
+        size, letters = self.ask(
+            """async w => {
+              const blob = new Blob([w.labelmap.read()]);
+              const url = await new Promise(r => {
+                const f = new FileReader(); f.onload = () => r(f.result); f.readAsDataURL(blob);
+              });
+              return [w.labelmap.grid.size, url.split(',')[1]];
+            }"""
+        )
+        return np.frombuffer(base64.b64decode(letters), np.uint8).reshape(size, order="F")
+
+    def show(self, index: int, axis: int = 2) -> None:
+        """Bring a slice on view."""
+        self.ask("(w, axis, index) => w.jump(axis, index)", axis, index)
+        self.page.wait_for_function(
+            "([axis, index]) => window.imos.workspace.shown(axis) === index", arg=[axis, index], timeout=20_000
+        )
+        self.page.wait_for_timeout(300)
+
+    def radius(self, mm: int) -> None:
+        """Move the slider of the brush."""
+        self.page.fill("[data-imos=radius]", str(mm))
+
+    def stroke(self, voxels: list[tuple[int, int, int]], viewport: str | None = None) -> None:
+        """Draw with the left button along voxels."""
+        points = self.ask(
+            """(w, voxels, id) => {
+              id ??= w.viewportIds.find(id => id === w.views.activeId) ?? w.viewportIds[0];
+              const port = w.views.port(id), box = port.canvas.getBoundingClientRect(), g = w.labelmap.grid;
+              return voxels.map(v => port.worldToCanvas([0, 1, 2].map(
+                x => g.origin[x] + v[0] * g.directions[0][x] + v[1] * g.directions[1][x] + v[2] * g.directions[2][x]
+              ))).map(([x, y]) => [x + box.left, y + box.top]);
+            }""",
+            voxels,
+            viewport,
+        )
+        mouse = self.page.mouse
+        if viewport and self.ask("w => w.views.activeId") != viewport:
+            # In OHIF the first click into another view only makes it the active one.
+            mouse.click(*points[0])
+            self.page.wait_for_function("id => window.imos.workspace.views.activeId === id", arg=viewport)
+            self.page.wait_for_timeout(500)
+        mouse.move(*points[0])
+        mouse.down()
+        before = points[0]
+        for x, y in points[1:] or points:
+            # As a hand does: the brush fills a disc wherever the mouse is seen, and nothing in between.
+            mouse.move(x, y, steps=1 + int(np.hypot(x - before[0], y - before[1]) / STEP_PIXELS))
+            before = [x, y]
+        mouse.up()
+        self.page.wait_for_function("() => !window.imos.workspace.drawing")
+        self.page.wait_for_timeout(150)
+
+    def paint(
+        self, mask: NDArray[np.bool_], axis: int, index: int, radius: int = 6, viewport: str | None = None
+    ) -> None:
+        """Fill a mask of one slice with the brush, as far as a round brush can.
+
+        Args:
+            mask: Of the plane across `axis`, its axes in rising order.
+            axis: Of the viewer's grid.
+            index: The slice; must be on view.
+            radius: Of the brush in mm.
+            viewport: The view to paint in; None for the active one.
+        """
+        if not self.is_pressed("brush"):
+            self.press("brush")
+        self.radius(radius)
+        first, second = (a for a in range(3) if a != axis)
+        spacing = self.series.spacing[first], self.series.spacing[second]
+        distance = ndimage.distance_transform_edt(mask, sampling=spacing)
+        inner = distance >= radius * 0.9
+        apart = max(1, round(radius / spacing[0]))
+        for row in range(0, mask.shape[0], apart):
+            for start, stop in _stretches(inner[row]):
+                ends = []
+                for column in (start, stop):
+                    place = [0, 0, 0]
+                    place[axis], place[first], place[second] = index, row, column
+                    ends.append((place[0], place[1], place[2]))
+                self.stroke(ends, viewport)
+
+    def is_pressed(self, name: str) -> bool:
+        """Whether a tool of the panel is in use."""
+        return self.page.get_attribute(f"[data-imos={name}]", "aria-pressed") == "true"
+
+    def wait_for_run(self) -> None:
+        """Wait until no run is going on."""
+        self.page.wait_for_function(
+            "() => { const w = window.imos.workspace; return !w.run && !w.busy }", timeout=RUN_SECONDS * 1000
+        )
+
+    def propagate(self) -> None:
+        """Press Propagate and wait for the end."""
+        self.press("propagate")
+        self.page.wait_for_timeout(200)
+        self.wait_for_run()
+
+
+def _stretches(line: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], line.astype(np.int8), [0]])))
+    return [(int(start), int(stop) - 1) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+
+@pytest.fixture(scope="module")
+def anywhere(browser: Browser) -> Iterator[Callable[..., Viewer]]:
+    """Opens a series of a server as somebody who was never here; the third argument is OHIF's mode."""
+    contexts = []
+
+    def open_series(service: str, series: Series, mode: str = "segmentation", *, has_panel: bool = True) -> Viewer:
+        context = browser.new_context(viewport={"width": 1400, "height": 860})
+        contexts.append(context)
+        opened = Viewer(context.new_page(), service, series)
+        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
+        opened.open(series, mode, has_panel=has_panel)
+        return opened
+
+    yield open_series
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def viewer(anywhere: Callable[..., Viewer], service: str) -> Callable[..., Viewer]:
+    """Opens a series of the archive; the second argument is OHIF's mode."""
+    return functools.partial(anywhere, service)

@@ -1,0 +1,207 @@
+"""Paint, propagate, correct, cancel, undo, accept, reload: in OHIF, with the mouse, on an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom.filebase import DicomBytesIO
+
+from imos.imaging import read_label_map
+
+pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.xdist_group("viewer")]
+
+KIDNEY, LIVER = 2, 4
+Labels = NDArray[np.uint8]
+
+
+@dataclass
+class Loop:
+    """What was on the screen after each step.
+
+    Attributes:
+        series: What was worked on.
+        first: The slice painted first; `second`: the one corrected.
+        steps: The label map after each step, by the step's name.
+        said: What the panel said then.
+        progress: What the progress bar showed during the first run: slices done, slices in all, seconds.
+        outward: The slices in the order in which they appeared.
+        stored: The DICOM SEG files in the archive in the end.
+    """
+
+    series: Any
+    first: int
+    second: int
+    steps: dict[str, Labels] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+    progress: list[tuple[int, int, float]] = field(default_factory=list)
+    outward: list[int] = field(default_factory=list)
+    stored: list[bytes] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    accepted_slices: list[int] = field(default_factory=list)
+
+
+WATCH = """w => {
+  window.seen = {progress: [], outward: []};
+  w.addEventListener('change', () => {
+    if (w.run?.total) window.seen.progress.push([w.run.done, w.run.total, w.run.seconds]);
+    for (const k of w.run ? w.state.slices[2]?.propagated ?? [] : []) {
+      if (!window.seen.outward.includes(k)) window.seen.outward.push(k);
+    }
+  });
+}"""
+
+
+@pytest.fixture(scope="module", params=["axial feet first", "axial head first", "sagittal"])
+def loop(request: pytest.FixtureRequest, archive: Any, series: dict[str, Any], viewer: Callable[..., Any]) -> Loop:
+    """The whole loop once, on a series of one orientation."""
+    opened = series[request.param]
+    areas = (opened.labels == KIDNEY).sum(axis=(0, 1))
+    first = int(areas.argmax())
+    second = first + 3
+    made = Loop(opened, first, second)
+    ohif = viewer(opened)
+
+    def note(step: str) -> None:
+        made.steps[step], made.said[step] = ohif.labels(), ohif.message
+
+    ohif.show(first)
+    ohif.choose(KIDNEY)
+    ohif.paint(opened.labels[:, :, first] == KIDNEY, 2, first)
+    note("painted")
+    ohif.ask(WATCH)
+    ohif.propagate()
+    note("propagated")
+    seen = ohif.page.evaluate("window.seen")
+    made.progress = [(done, total, seconds) for done, total, seconds in seen["progress"]]
+    made.outward = seen["outward"]
+
+    ohif.show(second)
+    ohif.press("eraser")
+    ohif.radius(5)
+    edge = np.argwhere(made.steps["propagated"][:, :, second] == KIDNEY)
+    at = edge[edge[:, 0].argmax()]
+    ohif.stroke([(int(at[0]), int(at[1]), second), (int(at[0]) - 1, int(at[1]), second)])
+    note("erased")
+    ohif.propagate()
+    note("corrected")
+    ohif.history("undo")
+    ohif.history("undo")
+    note("undone")
+    ohif.history("redo")
+    ohif.history("redo")
+    note("redone")
+
+    liver = int((opened.labels == LIVER).sum(axis=(0, 1)).argmax())
+    ohif.show(liver)
+    ohif.choose(LIVER)
+    ohif.paint(opened.labels[:, :, liver] == LIVER, 2, liver, radius=15)
+    note("second object painted")
+    ohif.press("propagate")
+    ohif.page.wait_for_function("window.imos.workspace.run?.done > 0", timeout=60_000)
+    ohif.press("cancel")
+    ohif.wait_for_run()
+    note("cancelled")
+
+    ohif.press("accept")
+    ohif.page.wait_for_timeout(300)
+    ohif.wait_for_run()
+    note("accepted")
+    made.stored = archive.segmentations(opened)
+    ohif.reload()
+    note("reloaded")
+    made.accepted_slices = sorted(ohif.ask("w => [...w.slicesOf(2).accepted]"))
+    made.errors = ohif.errors
+    ohif.page.close()
+    return made
+
+
+def dice(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
+    return float(2 * (found & wanted).sum() / (found.sum() + wanted.sum()))
+
+
+def slices_of(labels: Labels, value: int) -> list[int]:
+    return np.flatnonzero((labels == value).any(axis=(0, 1))).tolist()
+
+
+def changed(before: Labels, after: Labels) -> list[int]:
+    return np.flatnonzero((before != after).any(axis=(0, 1))).tolist()
+
+
+def test_the_brush_paints_one_slice_where_the_mouse_is(loop: Loop) -> None:
+    painted = loop.steps["painted"]
+    assert slices_of(painted, KIDNEY) == [loop.first]
+    assert dice(painted[:, :, loop.first] == KIDNEY, loop.series.labels[:, :, loop.first] == KIDNEY) > 0.8
+
+
+def test_propagating_fills_the_volume(loop: Loop) -> None:
+    assert dice(loop.steps["propagated"] == KIDNEY, loop.series.labels == KIDNEY) > 0.7
+    assert loop.said["propagated"].startswith("Done in ")
+
+
+def test_the_painted_slice_comes_back_voxel_for_voxel(loop: Loop) -> None:
+    painted, propagated = loop.steps["painted"], loop.steps["propagated"]
+    assert (painted[:, :, loop.first] == propagated[:, :, loop.first]).all()
+
+
+def test_progress_rises_and_says_seconds(loop: Loop) -> None:
+    done = [one[0] for one in loop.progress]
+    assert len(set(done)) >= 3
+    assert done == sorted(done)
+    assert all(total >= one for one, total, _ in loop.progress)
+    assert loop.progress[-1][2] > 0
+
+
+def test_slices_appear_outward_from_the_painted_one(loop: Loop) -> None:
+    for side in (-1, 1):
+        distances = [side * (index - loop.first) for index in loop.outward if side * (index - loop.first) > 0]
+        assert distances == sorted(distances)
+    assert min(abs(index - loop.first) for index in loop.outward) == 1
+
+
+def test_a_correction_changes_nothing_beyond_the_neighbouring_prompts(loop: Loop) -> None:
+    assert changed(loop.steps["propagated"], loop.steps["erased"]) == [loop.second]
+    where = changed(loop.steps["propagated"], loop.steps["corrected"])
+    assert loop.second in where
+    assert min(where) > loop.first
+    assert (loop.steps["corrected"][:, :, loop.second] == loop.steps["erased"][:, :, loop.second]).all()
+
+
+def test_undo_takes_back_the_run_and_the_stroke_and_redo_does_them_again(loop: Loop) -> None:
+    assert changed(loop.steps["undone"], loop.steps["propagated"]) == []
+    assert changed(loop.steps["redone"], loop.steps["corrected"]) == []
+
+
+def test_cancelling_leaves_everything_as_before_the_run(loop: Loop) -> None:
+    assert changed(loop.steps["cancelled"], loop.steps["second object painted"]) == []
+    assert loop.said["cancelled"].startswith("Cancelled.")
+
+
+def test_what_was_accepted_is_a_segmentation_in_the_archive_in_the_right_place(loop: Loop, tmp_path: Path) -> None:
+    assert loop.said["accepted"].startswith("Accepted and stored")
+    assert len(loop.stored) == 1
+    names = [str(one.SegmentLabel) for one in pydicom.dcmread(DicomBytesIO(loop.stored[0])).SegmentSequence]
+    assert names == ["right kidney", "liver"]
+    file = tmp_path / "stored.dcm"
+    file.write_bytes(loop.stored[0])
+    stored = read_label_map(file, loop.series.image)
+    assert ((stored > 0) == (loop.steps["accepted"] > 0)).all()
+
+
+def test_accepting_changes_nothing_on_the_screen(loop: Loop) -> None:
+    assert changed(loop.steps["cancelled"], loop.steps["accepted"]) == []
+
+
+def test_a_reload_shows_the_work_again(loop: Loop) -> None:
+    assert changed(loop.steps["accepted"], loop.steps["reloaded"]) == []
+    assert set(slices_of(loop.steps["corrected"], KIDNEY)) <= set(loop.accepted_slices)
+
+
+def test_no_script_of_the_page_failed(loop: Loop) -> None:
+    assert loop.errors == []
