@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 import imos
 from imos.propagation.model import Model
 from imos.propagation.parts import GAP, LEAST_SHARE, MOST_PARTS, split
-from imos.propagation.track import track
+from imos.propagation.track import Estimate, track
 
 
 def disc(row: int, column: int, radius: int, shape: tuple[int, int] = (96, 128)) -> np.ndarray:
@@ -71,18 +73,35 @@ def model() -> Model:
     return imos.load(device="cpu")
 
 
-def test_each_part_is_followed_to_its_own_end(model: Model) -> None:
+def found_on(twins: Twins, estimate: Estimate) -> np.ndarray:
+    found = np.zeros(twins.shape, bool)
+    rows, columns = estimate.probability.shape
+    found[estimate.top : estimate.top + rows, estimate.left : estimate.left + columns] = estimate.probability > 0.5
+    return found
+
+
+@pytest.mark.parametrize("with_network", [False, True])
+def test_each_part_is_followed_to_its_own_end(model: Model, *, with_network: bool) -> None:
     twins = Twins()
+    model = model if with_network else replace(model, network=None)
     estimates = list(track(model, twins, twins.mask[2], 2, 29))
     assert [estimate.index for estimate in estimates][: 20 - 3] == list(range(3, 20))
-    assert all(estimate.confidence < 0.4 for estimate in estimates if estimate.index >= 20)
     for estimate in estimates:
-        found = np.zeros(twins.shape, bool)
-        rows, columns = estimate.probability.shape
-        found[estimate.top : estimate.top + rows, estimate.left : estimate.left + columns] = estimate.probability > 0.5
-        true = twins.mask[estimate.index]
+        found, true = found_on(twins, estimate), twins.mask[estimate.index]
         if 13 < estimate.index < 20:  # the left one is gone for good
             assert not found[:, :64].any()
         if estimate.index < 20 and estimate.index not in {10, 11, 12, 13}:
             assert (found & true).sum() / (found | true).sum() > 0.8, estimate.index
         assert 0 <= estimate.confidence <= 1
+
+
+def test_the_floor_ends_soon_after_the_last_part(model: Model) -> None:
+    twins = Twins()
+    estimates = list(track(replace(model, network=None), twins, twins.mask[2], 2, 29))
+    assert len(estimates) <= 20 - 3 + 3
+
+
+def test_the_network_says_that_it_is_unsure_where_it_runs_on(model: Model) -> None:
+    twins = Twins()
+    estimates = list(track(model, twins, twins.mask[2], 2, 29))
+    assert all(estimate.confidence < 0.4 for estimate in estimates if estimate.index >= 20)

@@ -155,7 +155,6 @@ def test_other_requests_are_answered_during_a_run(server, painted, nifti):
         return time.perf_counter() - started
 
     mask = ("painted.nii.gz", nifti(only(painted, 4)))
-    idle = np.median([wait() for _ in range(3)])  # of this machine, as busy as it may be now
     with ThreadPoolExecutor() as pool:
         run = pool.submit(server.post, "sample_ct", mask, params=json.dumps(NEAR))
         waits = []
@@ -163,7 +162,7 @@ def test_other_requests_are_answered_during_a_run(server, painted, nifti):
             waits.append(wait())
             time.sleep(0.1)
     assert run.result().status_code == 200
-    assert np.median(waits) < max(0.2, 4 * idle)
+    assert np.median(waits) < 0.2
 
 
 # What is refused

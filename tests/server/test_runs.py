@@ -289,7 +289,6 @@ def test_server_answers_others_during_a_run(painter, organs):
             client.get(f"{painter.url}/info/").raise_for_status()
             return time.perf_counter() - started
 
-        idle = np.median([wait() for _ in range(3)])  # of this machine, as busy as it may be now
         run = painter.start(organs, [PAINTED])
         waits = [wait() for _ in range(20)]
         still_running = painter.state()["running"] == run
@@ -297,7 +296,7 @@ def test_server_answers_others_during_a_run(painter, organs):
     painter.follow(run, organs)
 
     assert still_running
-    assert np.median(waits) < max(0.2, 4 * idle)
+    assert np.median(waits) < 0.2
 
 
 # What is refused

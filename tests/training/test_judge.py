@@ -6,6 +6,7 @@ import pytest
 import imos
 from imos.cli import main
 from imos.propagation.existence import features
+from imos.propagation.model import BUNDLED
 from imos.training.judge import Steps, collect, fit
 from imos.training.volumes import Stack
 
@@ -47,3 +48,12 @@ def test_the_verb_writes_weights_that_load(collection, tmp_path, capsys):
     model = imos.load(out, device="cpu")
     assert model.judge is not None
     assert "correlate" in capsys.readouterr().out
+
+
+def test_the_floor_has_a_judge_of_its_own(collection, tmp_path):
+    out = tmp_path / "judged.safetensors"
+    assert main(["judge", str(collection), str(out), "--floor"]) == 0
+    fitted, shipped = imos.load(out, device="cpu"), imos.load(device="cpu")
+    assert (fitted.floor_judge.existence != shipped.floor_judge.existence).any()
+    assert (fitted.judge.existence == shipped.judge.existence).all()
+    assert out.stat().st_size == BUNDLED.stat().st_size  # nothing else has changed its type

@@ -21,6 +21,7 @@ SMALL, XMEM = "small", "xmem"
 ENCODER_PREFIX = "encoder."
 NETWORK_PREFIX = "network."
 JUDGE_PREFIX = "judge."
+FLOOR_JUDGE_PREFIX = "floor_judge."
 SHARE = "share"
 
 
@@ -52,7 +53,8 @@ class Model:
         info: What the file says about itself.
         encoder: `small`: frozen key encoder, also the target model's features.
         network: `small`: memory network; None for the untrained floor alone.
-        judge: `small`: when an object has ended, and how good a mask is.
+        judge: `small`: when an object has ended, and how good a mask is, where the network corrects.
+        floor_judge: `small`: the same for the floor alone, fitted on passes of the floor.
         share: `small`: how much of the network's correction is taken.
         xmem: `xmem`: the paper's network.
     """
@@ -64,6 +66,7 @@ class Model:
     encoder: EfficientNetLite0 | None = None
     network: SmallNetwork | None = None
     judge: Judge | None = None
+    floor_judge: Judge | None = None
     share: Share = ALL_OF_IT
     xmem: XMem | None = None
 
@@ -103,10 +106,6 @@ def load(
             network = SmallNetwork(adapters=has_adapters(trained))
             load_strictly(network, trained, path.name)
             network = network.to(place).eval()
-        fitted = {name: tensor.double().numpy() for name, tensor in _part(content, JUDGE_PREFIX).items()}
-        if any(weights.shape != (FEATURES,) for weights in fitted.values()):
-            raise UserError(f"the judge in {path.name} is of another version. Fit it again: python main.py judge.")
-        judge = Judge(fitted["existence"], fitted["quality"]) if fitted.keys() == {"existence", "quality"} else None
         encoder = encoder.to(place).eval()
         share = Share(*content.tensors[SHARE].tolist()) if SHARE in content.tensors else Share()
         return Model(
@@ -116,13 +115,21 @@ def load(
             content.info,
             encoder=encoder,
             network=network,
-            judge=judge,
+            judge=_judge(content, JUDGE_PREFIX),
+            floor_judge=_judge(content, FLOOR_JUDGE_PREFIX),
             share=share,
         )
     raise UserError(
         f"{path.name} holds weights of configuration '{configuration}'; known are '{SMALL}' and '{XMEM}'."
         " Give a file made by iMOS, or an XMem or iMOS .pth."
     )
+
+
+def _judge(content: Weights, prefix: str) -> Judge | None:
+    fitted = {name: tensor.double().numpy() for name, tensor in _part(content, prefix).items()}
+    if any(weights.shape != (FEATURES,) for weights in fitted.values()):
+        raise UserError(f"the judge in {content.path.name} is of another version. Fit it again: python main.py judge.")
+    return Judge(fitted["existence"], fitted["quality"]) if fitted.keys() == {"existence", "quality"} else None
 
 
 def _part(weights: Weights, prefix: str) -> dict[str, torch.Tensor]:

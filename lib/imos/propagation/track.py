@@ -125,7 +125,6 @@ def _track_part(
     if encoder is None:
         msg = "track needs weights of configuration small"
         raise ValueError(msg)
-    judge = model.judge or UNTAUGHT
     step = 1 if stop >= start else -1
     shape = slices.shape
     region = region_around(mask)
@@ -134,14 +133,16 @@ def _track_part(
     share = model.share.volume
     if patience is None:  # a video
         share = model.share.colour_video if plane.ndim == 3 else model.share.gray_video
+    network = model.network if share > 0 else None
+    judge = (model.floor_judge if network is None else model.judge) or UNTAUGHT
     picture = _picture(plane, region)
-    pyramid = _encode(encoder, picture, deep=model.network is not None)
+    pyramid = _encode(encoder, picture, deep=network is not None)
     unknown = np.ones((region.grid, region.grid), bool)
     unknown[region.inside(shape)] = False
     if others.any():
         unknown |= region.crop(others.astype(np.float32)) > 0.1
     target = TargetModel(pixel_features(picture, pyramid), probability, unknown)
-    correction = Correction(model.network, pyramid, gray(picture), probability) if model.network is not None else None
+    correction = Correction(network, pyramid, gray(picture), probability) if network is not None else None
     area = painted_area = float(mask.sum())
     held: list[Estimate] = []  # slices without the object, until it is seen again or patience ends
     for distance, index in enumerate(range(start + step, stop + step, step), 1):

@@ -18,7 +18,7 @@ from imos.errors import UserError
 from imos.metrics import jaccard
 from imos.network.weights import WeightsInfo, read_weights, save_weights
 from imos.propagation.existence import FEATURES, Evidence, Judge, features
-from imos.propagation.model import BUNDLED, JUDGE_PREFIX, Model, load
+from imos.propagation.model import BUNDLED, FLOOR_JUDGE_PREFIX, JUDGE_PREFIX, Model, load
 from imos.propagation.parts import split
 from imos.propagation.track import track
 from imos.training.packing import read_pack
@@ -88,7 +88,11 @@ def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:
             for stop in {0, len(area) - 1} - {start}:
                 recorder = _Recorder()
                 passes = track(
-                    replace(model, judge=recorder), _Slices(stack), stack.labels[start] == value, start, stop
+                    replace(model, judge=recorder, floor_judge=recorder),
+                    _Slices(stack),
+                    stack.labels[start] == value,
+                    start,
+                    stop,
                 )
                 for step, estimate in enumerate(passes):
                     index = estimate.index
@@ -131,6 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder of a collection, or a pack")
     parser.add_argument("out", type=Path, help="weights to write: the given ones with the fitted judge")
     parser.add_argument("--weights", type=Path, default=BUNDLED, help="weights whose passes are judged")
+    parser.add_argument("--floor", action="store_true", help="fit the floor's judge: passes without the network")
     parser.add_argument("--every", type=int, default=1, help="take every n-th volume only")
 
 
@@ -139,12 +144,20 @@ def run(args: argparse.Namespace) -> int:
     source: Path = args.data
     stacks = read_pack(source) if source.is_file() else labelled_stacks(source)
     stacks = [stack for stack in stacks if len(stack.slices) >= 4][:: max(1, args.every)]
-    steps = collect(load(args.weights, device="cpu"), stacks)
+    model = load(args.weights, device="cpu")
+    is_floor = args.floor or model.network is None
+    steps = collect(replace(model, network=None) if is_floor else model, stacks)
     judge = fit(steps)
     content = read_weights(args.weights)
-    tensors = content.tensors | {
-        f"{JUDGE_PREFIX}{name}": torch.from_numpy(getattr(judge, name)).float() for name in ("existence", "quality")
+    prefix = FLOOR_JUDGE_PREFIX if is_floor else JUDGE_PREFIX
+    fitted = {prefix + name: torch.from_numpy(getattr(judge, name)).float() for name in ("existence", "quality")}
+    halves = {name: tensor.half() for name, tensor in content.tensors.items()}
+    # as small as it was: what a half holds exactly was stored as one
+    kept = {
+        name: halves[name] if torch.equal(halves[name].float(), tensor) else tensor
+        for name, tensor in content.tensors.items()
     }
+    tensors = kept | fitted
     info = content.info
     save_weights(args.out, tensors, WeightsInfo(info.configuration, info.version, info.data, info.licence, info.extra))
     values = steps.evidence @ judge.quality

@@ -34,7 +34,7 @@ def write_pack(stacks: list[Stack], path: Path) -> int:
                     arrays = {"slices": stack.slices, "labels": stack.labels, "video": np.array(stack.is_video)}
                     for name, array in arrays.items():
                         with pack.open(f"{name}{number}.npy", "w") as entry:
-                            np.lib.format.write_array(entry, array)  # type: ignore[no-untyped-call]
+                            np.save(entry, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -17,7 +17,15 @@ from torch import Tensor, distributed
 from imos.errors import UserError
 from imos.network.small import SmallNetwork
 from imos.network.weights import load_strictly, read_weights
-from imos.propagation.model import BUNDLED, ENCODER_PREFIX, JUDGE_PREFIX, NETWORK_PREFIX, SMALL, XMEM
+from imos.propagation.model import (
+    BUNDLED,
+    ENCODER_PREFIX,
+    FLOOR_JUDGE_PREFIX,
+    JUDGE_PREFIX,
+    NETWORK_PREFIX,
+    SMALL,
+    XMEM,
+)
 from imos.training.packing import Source
 from imos.training.phases import SMOKE_PHASES, Phase, parse_phases
 from imos.training.run import Machine, Run, Start, TrainSettings, train
@@ -104,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         settings, machine = SMOKE, Machine(workers=1, held_out=16)
     tensors = read_weights(BUNDLED).tensors
     encoder = part(tensors, ENCODER_PREFIX)
-    judge = {name: tensor for name, tensor in tensors.items() if name.startswith(JUDGE_PREFIX)}
+    judge = {name: tensor for name, tensor in tensors.items() if name.startswith((JUDGE_PREFIX, FLOOR_JUDGE_PREFIX))}
     with training_device(args.device) as device:
         torch.manual_seed(settings.seed)
         network = SmallNetwork()

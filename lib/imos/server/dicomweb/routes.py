@@ -36,10 +36,10 @@ Uid = Annotated[str, PathParameter(pattern=_UID)]
 
 
 def _catalog(request: Request) -> Catalog:
-    found = request.app.state.imos.catalog
+    found: Catalog | None = request.app.state.imos.catalog
     if found is None:
         raise HTTPException(404, "The studies of this server are in an archive.")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 Studies = Annotated[Catalog, Depends(_catalog)]
