@@ -484,6 +484,17 @@ class Viewer:
                     place[axis], place[first], place[second] = index, row, column
                     ends.append((place[0], place[1], place[2]))
                 self.stroke(ends, viewport)
+        self.drawn()
+
+    def drawn(self) -> NDArray[np.uint8]:
+        """The label map once it stands still: the browser draws the last strokes after the mouse was let go."""
+        labels = self.labels()
+        for _ in range(20):
+            self.page.wait_for_timeout(300)
+            before, labels = labels, self.labels()
+            if (before == labels).all():
+                break
+        return labels
 
     def is_pressed(self, name: str) -> bool:
         """Whether a tool of the panel is in use."""

@@ -69,13 +69,7 @@ def loop(request: pytest.FixtureRequest, archive: Any, series: dict[str, Any], v
     ohif = viewer(opened)
 
     def note(step: str) -> None:
-        labels = ohif.labels()
-        for _ in range(20):  # the browser draws the last strokes after the mouse was let go
-            ohif.page.wait_for_timeout(300)
-            before, labels = labels, ohif.labels()
-            if (before == labels).all():
-                break
-        made.steps[step], made.said[step] = labels, ohif.message
+        made.steps[step], made.said[step] = ohif.drawn(), ohif.message
 
     ohif.show(first)
     ohif.choose(KIDNEY)
