@@ -11,8 +11,22 @@ from typing import Any
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
 
-from imos.server import conf, datastores, infer_task, inference, install, sessions
+from imos.server import (
+    conf,
+    datastores,
+    inference,
+    install,
+    learning_hooks,
+    scoring,
+    sessions,
+    strategies,
+    tasks,
+    train_task,
+)
 
 conf.apply_defaults()
 
@@ -36,7 +50,23 @@ class ImosApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """The models that clients see."""
-        return infer_task.tasks(conf.AppConf.parse(self.conf), self.datastore())
+        return tasks.tasks(conf.AppConf.parse(self.conf), self.datastore())
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """What learns from accepted labels."""
+        return train_task.trainers(conf.AppConf.parse(self.conf), self.datastore())
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """How the next image is chosen."""
+        return strategies.strategies(self.datastore(), self._infers["imos"].models)
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """What tells how good the first propagation was."""
+        return scoring.scoring_methods(self.datastore())
+
+    def on_save_label(self, image_id: str, label_id: str) -> dict[str, str]:
+        """Take note of an accepted label, and train when enough have come together."""
+        return learning_hooks.on_save_label(self, image_id)
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run one model for a checked request; see `imos.server.inference`."""

@@ -53,6 +53,7 @@ VERBS: dict[str, Verb] = {
     "judge": Verb("fit when an object has ended and how good a mask is", "imos.training.judge"),
     "train": Verb("train a network, or go on with a run", "imos.training.train"),
     "finetune": Verb("train adapters for one kind of data on a few labelled volumes", "imos.training.finetune"),
+    "weights": Verb("a project's versions: list, activate, roll back, export, import", "imos.registry.verb"),
     "evaluate": Verb("judge weights on a labelled collection, beside baselines", "imos.evaluation.evaluate"),
 }
 

@@ -246,7 +246,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, root: Path, samples: Path) 
     for twin in ("stored", "broken", "twin", "accepted"):
         shutil.copyfile(samples / "ct" / "image.nii.gz", studies / f"{twin}.nii.gz")
     process, url = start(
-        studies, folder / "server.log", root, "--conf", "labels", "spleen,right kidney", "--conf", "upload_mb", "64"
+        *(studies, folder / "server.log", root),
+        *("--conf", "labels", "spleen,right kidney", "--conf", "upload_mb", "64", "--conf", "auto_train", "0"),
     )
     yield Server(url, studies)
     stop(process)
@@ -305,3 +306,9 @@ def nifti(samples: Path) -> Callable[[NDArray[np.generic]], bytes]:
         return gzip.compress(nibabel.Nifti1Image(labels, affine).to_bytes(), compresslevel=1)
 
     return encode
+
+
+@pytest.fixture
+def painter_of() -> type[Painter]:
+    """Makes clients of a test's own server."""
+    return Painter

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import httpx
@@ -100,6 +101,24 @@ def test_acceptance_can_be_undone_and_what_it_replaced_is_kept(server, accepting
     state = accepting.step("undo")
     assert state["unsaved"]
     assert np.array_equal(accepting.labels(), organs)
+
+
+def test_two_clients_accept_at_once_and_nothing_is_lost(server, accepting, organs):
+    folder = server.studies / ".imos" / "replaced" / "final"
+    known = set(folder.glob("*accepted.nii.gz"))
+    painted = [np.where(organs == value, organs, 0) for value in (KIDNEY, LIVER)]
+    people = [replace(accepting, client=f"{accepting.client[:50]}-{value}") for value in (KIDNEY, LIVER)]
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda one: one[0].post("accept", one[1]), zip(people, painted, strict=True)))
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    final = np.asarray(stored(server).dataobj)
+    first = [index for index in (0, 1) if not np.array_equal(final, painted[index])]
+    assert len(first) == 1, "one of the two is stored whole"
+    kept = [np.asarray(nibabel.load(file).dataobj) for file in set(folder.glob("*accepted.nii.gz")) - known]
+    assert any(np.array_equal(label, painted[first[0]]) for label in kept), "the other one is kept beside it"
+    for one, mask in zip(people, painted, strict=True):
+        assert np.array_equal(one.labels(), mask)
 
 
 def test_nothing_to_accept_is_refused(accepting, organs):

@@ -1,16 +1,25 @@
-"""The real things: an Orthanc archive, the MONAI Label server with the iMOS app, OHIF in a headless Chromium."""
+"""The real things: an Orthanc archive, the MONAI Label server with the iMOS app, OHIF in a headless Chromium.
+
+Nothing here waits without an end. Most waits have a limit of their own; Playwright has none for what a page computes
+and for closing one, so that Chromium is ended when a test takes too long, and whatever waits for it fails.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import ctypes
+import faulthandler
 import functools
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import nibabel
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -35,12 +45,48 @@ if TYPE_CHECKING:
 ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_SECONDS = 120.0
 RUN_SECONDS = 120.0
+TEST_SECONDS = 420.0
+"""For one test and the fixtures made for it; several times what the longest takes on two calm cores."""
+
+PAGE_SECONDS = 60.0
+STOP_SECONDS = 20.0
 STEP_PIXELS = 8
 CHROMIUM_FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader"),
     *("--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
 ]
+
+
+_chromiums: list[psutil.Process] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    """Ends Chromium when a test takes too long."""
+    timer = threading.Timer(TEST_SECONDS, _give_up, [item.nodeid])
+    timer.daemon = True
+    timer.start()
+    try:
+        return (yield)
+    finally:
+        timer.cancel()
+
+
+def _give_up(test: str) -> None:
+    error = sys.__stderr__ or sys.stderr
+    print(f"\n{test} took more than {TEST_SECONDS:.0f} s: Chromium is ended", file=error, flush=True)
+    faulthandler.dump_traceback(file=error)
+    _end(_chromiums)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Kill processes and whatever they started."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for one in (*process.children(recursive=True), process):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
 
 
 @dataclass(frozen=True)
@@ -88,6 +134,7 @@ class Archive:
         affine: NDArray[np.float64],
         *,
         name: str,
+        description: str = "CT abdomen and pelvis",
         plane: str = "axial",
         is_reversed: bool = False,
         turned_by: float = 0.0,
@@ -99,6 +146,7 @@ class Archive:
             labels: Its label map.
             affine: Of both, in mm, without rotation.
             name: Patient's name and ID.
+            description: Of the study and of the series.
             plane: Of the slices, `axial` or `sagittal`.
             is_reversed: Whether the first instance is the last slice along the normal.
             turned_by: Degrees by which the volume is turned about the patient's long axis.
@@ -125,7 +173,7 @@ class Archive:
                 instance = _instance(volume[:, :, k].T, corner + k * step[2] * axes[2], axes, step, number)
                 # Orthanc finds no patient whose ID has blanks.
                 instance.PatientName, instance.PatientID = name, name.replace(" ", "-")
-                instance.SeriesDescription = instance.StudyDescription = "CT abdomen and pelvis"
+                instance.SeriesDescription = instance.StudyDescription = description
                 instance.StudyInstanceUID, instance.SeriesInstanceUID = study, uid
                 instance.FrameOfReferenceUID = frame
                 client.post(f"{self.url}/instances", content=_bytes(instance)).raise_for_status()
@@ -191,6 +239,30 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _die_with_us() -> None:
+    # Linux: also when we are killed and no fixture can clean up any more (PR_SET_PDEATHSIG).
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _running(command: list[str], folder: Path, log: Path, ready: str, **environment: str) -> Iterator[None]:
+    """A program that answers at an address, ended in the end whatever happens."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=output,
+            preexec_fn=_die_with_us if sys.platform == "linux" else None,
+        )
+    try:
+        _wait_for(ready, process, log)
+        yield
+    finally:
+        _stop(process)
+
+
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -205,10 +277,10 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(20)
+        process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        _end([psutil.Process(process.pid)])
+        process.wait(STOP_SECONDS)
 
 
 @pytest.fixture(scope="session")
@@ -231,12 +303,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
-    log = folder / "orthanc.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen([program, str(folder / "orthanc.json")], cwd=folder, stdout=output, stderr=output)
-    _wait_for(f"http://127.0.0.1:{port}/system", process, log)
-    yield Archive(f"http://127.0.0.1:{port}")
-    _stop(process)
+    url = f"http://127.0.0.1:{port}"
+    with _running([program, str(folder / "orthanc.json")], folder, folder / "orthanc.log", f"{url}/system"):
+        yield Archive(url)
 
 
 @dataclass(frozen=True)
@@ -278,9 +347,8 @@ def service(
     tmp_path_factory: pytest.TempPathFactory, archive: Archive, series: dict[str, Series], root: Path
 ) -> Iterator[str]:
     """Address of an iMOS server on the archive."""
-    url, process = _serve(f"{archive.url}/dicom-web", tmp_path_factory.mktemp("server"), root)
-    yield url
-    _stop(process)
+    with _serving(f"{archive.url}/dicom-web", tmp_path_factory.mktemp("server"), root) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -289,27 +357,32 @@ def folder_service(tmp_path_factory: pytest.TempPathFactory, samples: Path, root
     folder = tmp_path_factory.mktemp("folder")
     (folder / "studies").mkdir()
     shutil.copyfile(samples / "ct" / "image.nii.gz", folder / "studies" / "sample_ct.nii.gz")
-    url, process = _serve(str(folder / "studies"), folder, root)
-    yield url
-    _stop(process)
+    with _serving(str(folder / "studies"), folder, root) as url:
+        yield url
 
 
-def _serve(studies: str, folder: Path, root: Path) -> tuple[str, subprocess.Popen[bytes]]:
+@pytest.fixture
+def serve(tmp_path: Path, root: Path) -> Iterator[Callable[..., str]]:
+    """Starts a server of a test's own on studies; more arguments are settings of MONAI Label. Returns its address."""
+    with contextlib.ExitStack() as servers:
+        yield lambda studies, **settings: servers.enter_context(_serving(studies, tmp_path, root, **settings))
+
+
+@contextlib.contextmanager
+def _serving(studies: str, folder: Path, root: Path, **settings: str) -> Iterator[str]:
     port = _free_port()
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(root / "apps" / "imos")]
     command += ["--studies", studies, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--conf", "labels", "spleen,right kidney,left kidney,liver,stomach,aorta"]
     # MONAI Label looks on PATH for the program that writes DICOM SEG.
-    environment = os.environ | {
+    environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
     }
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
-    _wait_for(f"http://127.0.0.1:{port}/info/", process, log)
-    return f"http://127.0.0.1:{port}", process
+    url = f"http://127.0.0.1:{port}"
+    with _running(command, folder, folder / "server.log", f"{url}/info/", **environment, **settings):
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -322,10 +395,19 @@ def browser() -> Iterator[Browser]:
         pytest.skip("Playwright is not installed: pip install playwright")
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
-        yield running
-        running.close()
+    before = set(psutil.Process().children())
+    try:
+        with sync_playwright() as playwright:
+            running = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS, timeout=60_000)
+            _chromiums.extend(set(psutil.Process().children()) - before)
+            yield running
+            closing = threading.Timer(STOP_SECONDS, _end, [_chromiums])
+            closing.start()
+            running.close()
+            closing.cancel()
+    finally:
+        _end(_chromiums)
+        _chromiums.clear()
 
 
 @dataclass
@@ -349,6 +431,13 @@ class Viewer:
         self.series = series
         self.page.goto(f"{self.service}/ohif/{mode}?StudyInstanceUIDs={series.study}")
         self.wait_until_ready(has_panel=has_panel)
+
+    def another_window(self) -> Viewer:
+        """The same study in another window of the same browser."""
+        opened = Viewer(self.page.context.new_page(), self.service, self.series)
+        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
+        opened.open(self.series)
+        return opened
 
     def reload(self) -> None:
         """Reload the page."""
@@ -398,8 +487,10 @@ class Viewer:
         return self.page.inner_text("[data-imos=message]") if self.page.is_visible("[data-imos=message]") else ""
 
     def ask(self, script: str, *arguments: Any) -> Any:
-        """Evaluate a function of the workspace, and more arguments, in the page."""
-        return self.page.evaluate(f"([...a]) => ({script})(window.imos.workspace, ...a)", list(arguments))
+        """Evaluate a function of the workspace, and more arguments, in the page; what it promises is waited for."""
+        late = f"new Promise((_, no) => setTimeout(() => no(Error('The page takes too long')), {PAGE_SECONDS * 1000}))"
+        asked = f"([...a]) => Promise.race([({script})(window.imos.workspace, ...a), {late}])"
+        return self.page.evaluate(asked, list(arguments))
 
     def labels(self) -> NDArray[np.uint8]:
         """The label map that OHIF holds now, `(I, J, K)` on the viewer's grid."""

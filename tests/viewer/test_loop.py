@@ -33,6 +33,9 @@ class Loop:
         progress: What the progress bar showed during the first run: slices done, slices in all, seconds.
         outward: The slices in the order in which they appeared.
         stored: The DICOM SEG files in the archive in the end.
+        errors: What the page's scripts threw.
+        slices: What the strip shows of the kidney in the end: slices by how they are known.
+        newcomers: The same for somebody who opens the study for the first time.
     """
 
     series: Any
@@ -44,9 +47,15 @@ class Loop:
     outward: list[int] = field(default_factory=list)
     stored: list[bytes] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    accepted_slices: list[int] = field(default_factory=list)
+    slices: dict[str, list[int]] = field(default_factory=dict)
+    newcomers: dict[str, list[int]] = field(default_factory=dict)
 
 
+STRIP = """w => {
+  const said = w.slicesOf(2);
+  const kinds = ['painted', 'propagated', 'accepted', 'absent'];
+  return Object.fromEntries(kinds.map(kind => [kind, [...said[kind]].sort((a, b) => a - b)]));
+}"""
 WATCH = """w => {
   window.seen = {progress: [], outward: []};
   w.addEventListener('change', () => {
@@ -116,8 +125,13 @@ def loop(request: pytest.FixtureRequest, archive: Any, series: dict[str, Any], v
     made.stored = archive.segmentations(opened)
     ohif.reload()
     note("reloaded")
-    made.accepted_slices = sorted(ohif.ask("w => [...w.slicesOf(2).accepted]"))
+    made.slices = ohif.ask(STRIP)
     made.errors = ohif.errors
+    ohif.page.close()
+    ohif = viewer(opened)
+    note("opened by somebody else")
+    made.newcomers = ohif.ask(STRIP)
+    made.errors += ohif.errors
     ohif.page.close()
     return made
 
@@ -200,7 +214,20 @@ def test_accepting_changes_nothing_on_the_screen(loop: Loop) -> None:
 
 def test_a_reload_shows_the_work_again(loop: Loop) -> None:
     assert changed(loop.steps["accepted"], loop.steps["reloaded"]) == []
-    assert set(slices_of(loop.steps["corrected"], KIDNEY)) <= set(loop.accepted_slices)
+    assert set(slices_of(loop.steps["corrected"], KIDNEY)) <= set(loop.slices["accepted"])
+
+
+def test_only_slices_that_show_the_object_are_called_accepted(loop: Loop) -> None:
+    shown = slices_of(loop.steps["reloaded"], KIDNEY)
+    assert loop.slices["accepted"] == shown
+    assert 0 < len(shown) < loop.series.labels.shape[2]
+    assert not set(loop.slices["absent"]) & set(shown)
+
+
+def test_a_browser_that_was_never_here_shows_what_was_accepted(loop: Loop) -> None:
+    assert changed(loop.steps["accepted"], loop.steps["opened by somebody else"]) == []
+    assert loop.newcomers == loop.slices
+    assert loop.said["opened by somebody else"] == "These segments were stored with the study before."
 
 
 def test_no_script_of_the_page_failed(loop: Loop) -> None:

@@ -27,10 +27,10 @@ def test_every_step_has_its_picture(series: dict[str, Any], viewer: Callable[...
     opened = series["axial feet first"]
     ohif = viewer(opened)
 
-    def take(name: str, wait: int = 700) -> None:
-        ohif.page.wait_for_timeout(wait)
+    def take(name: str, wait: int = 700, of: Any = ohif) -> None:
+        of.page.wait_for_timeout(wait)
         file = folder / f"ohif_{name}.png"
-        ohif.page.screenshot(path=file)
+        of.page.screenshot(path=file)
         with Image.open(file) as shot:
             shot.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
         assert file.stat().st_size < LARGEST
@@ -59,6 +59,11 @@ def test_every_step_has_its_picture(series: dict[str, Any], viewer: Callable[...
     ohif.page.wait_for_timeout(300)
     ohif.wait_for_run()
     take("accepted")
+    newcomer = viewer(opened)
+    newcomer.choose(LIVER)
+    newcomer.show(k + 6)
+    take("stored", of=newcomer)
+    newcomer.page.close()
     ohif.press("help")
     take("shortcuts")
     ohif.press("help")

@@ -132,7 +132,7 @@ def write_dicom_seg(path: Path, labels: NDArray[Any], image: Image, names: Mappi
     descriptions = [
         highdicom.seg.SegmentDescription(
             segment_number=number,
-            segment_label=str(names.get(int(value), f"Label {value}"))[:64],
+            segment_label=_written_name(str(names.get(int(value), ""))) or f"Label {value}",
             segmented_property_category=codes.SCT.Tissue,
             segmented_property_type=codes.SCT.Tissue,
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
@@ -158,8 +158,16 @@ def write_dicom_seg(path: Path, labels: NDArray[Any], image: Image, names: Mappi
         series_description="iMOS segmentation",
         content_label="SEGMENTATION",
     )
+    # UTF-8, whatever the series has: names of segments come in any script.
+    segmentation.SpecificCharacterSet = "ISO_IR 192"
     with path.open("wb") as file:
         pydicom.dcmwrite(file, segmentation, write_like_original=False)
+
+
+def _written_name(name: str) -> str:
+    """A name as DICOM can hold it: one line of 64 characters at most, without the backslash that parts values."""
+    plain = "".join(letter if letter.isprintable() and letter != "\\" else " " for letter in name)
+    return " ".join(plain.split())[:64].strip()
 
 
 def _only_segmentation(folder: Path) -> Path:

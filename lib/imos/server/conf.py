@@ -17,6 +17,15 @@ def apply_defaults() -> None:
     if not settings.MONAI_LABEL_TRACKING_URI:
         settings.MONAI_LABEL_TRACKING_ENABLED = False
         os.environ["MONAI_LABEL_TRACKING_ENABLED"] = "false"
+    # On, every request for the next image would start a process that scores all labels.
+    if "MONAI_LABEL_AUTO_UPDATE_SCORING" not in os.environ:
+        settings.MONAI_LABEL_AUTO_UPDATE_SCORING = False
+        os.environ["MONAI_LABEL_AUTO_UPDATE_SCORING"] = "false"
+
+
+def is_task_process() -> bool:
+    """Whether this is a process that MONAI Label started for a long task, beside the server."""
+    return sys.argv[0].endswith(os.path.join("interfaces", "utils", "app.py"))
 
 
 def greet() -> None:
@@ -37,6 +46,11 @@ class AppConf:
         upload_mb: Size of a request at most, in 2²⁰ bytes.
         origins: Web pages of other servers that may use this one, such as `https://viewer.hospital.org`. MONAI Label's
             own setting for it, MONAI_LABEL_CORS_ORIGINS, counts too, but keeps 0.8.5 from starting.
+        models: Folder of the project's versions; None keeps them with the images. Projects on the same images that
+            shall not learn from each other have a folder each.
+        auto_train: Labels accepted since the last round after which the next one begins by itself; 0 for never.
+        train_steps: Optimiser steps of a round; None for the recipe's own.
+        train_workers: Processes that make training samples.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -45,11 +59,16 @@ class AppConf:
     device: str = "auto"
     upload_mb: int = 2048
     origins: tuple[str, ...] = ()
+    models: str | None = None
+    auto_train: int = 5
+    train_steps: int | None = None
+    train_workers: int = 1
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> Self:
         """Read MONAI Label's dictionary of strings, e.g. `{"labels": "liver,spleen"}`."""
-        names = [name.strip() for name in conf.get("labels", "").split(",")]
+        # "background" is no object: both viewers treat that name apart, and Slicer would shift all others by one.
+        names = [name for one in conf.get("labels", "").split(",") if (name := one.strip()).lower() != "background"]
         return cls(
             labels={name: value for value, name in enumerate(filter(None, names), start=1)},
             weights=conf.get("weights") or None,
@@ -57,4 +76,8 @@ class AppConf:
             device=conf.get("device") or "auto",
             upload_mb=int(conf.get("upload_mb") or 2048),
             origins=tuple(origin.strip() for origin in conf.get("origins", "").split(",") if origin.strip()),
+            models=conf.get("models") or None,
+            auto_train=int(conf.get("auto_train") or 5),
+            train_steps=int(conf["train_steps"]) if conf.get("train_steps") else None,
+            train_workers=max(1, int(conf.get("train_workers") or 1)),
         )

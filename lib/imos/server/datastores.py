@@ -28,6 +28,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from imos.errors import UserError
 from imos.imaging import Image, read_image, read_label_map
 from imos.imaging.writing import replacing
+from imos.server.conf import is_task_process
 from imos.server.dicomweb.folder import IMAGE_MODALITIES, DicomFile, DicomFolder
 from imos.server.places import STATE_FOLDER
 from imos.server.security import is_image_id, is_tag
@@ -450,7 +451,8 @@ def open_datastore(studies: str) -> LocalDatastore | None:
             studies,
             extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+            # Beside the server, which alone changes the table: what it adds meanwhile would be overwritten.
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY or is_task_process(),
         )
     if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
         return None

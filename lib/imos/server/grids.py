@@ -147,6 +147,17 @@ class View:
         """Slice index along the view's axis for one along the image axis `axis`."""
         return self.index_to_image(self.axis_from_image(axis), index)
 
+    def point_to_image(self, point: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Voxel of the image for one of the view; the nearest where the grids do not hold the same voxels."""
+        if self.turn is None:
+            there = np.linalg.inv(self.image.affine) @ self.grid.affine @ np.array([*point, 1.0])
+            i, j, k = (round(float(value)) for value in there[:3])
+            return i, j, k
+        found = [0, 0, 0]
+        for axis, index in enumerate(point):
+            found[self.turn.order[axis]] = self.index_to_image(axis, index)
+        return found[0], found[1], found[2]
+
     def plane_from_image(self, axis: int, plane: NDArray[Any]) -> NDArray[Any]:
         """A slice across an image axis, as the view has it: its two axes in the view's order and direction.
 

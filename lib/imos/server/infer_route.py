@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, Response, UploadFile
 from monailabel.config import RBAC_USER, settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
@@ -22,8 +22,11 @@ from monailabel.utils.others.generic import get_mime_type
 from requests_toolbelt import MultipartEncoder
 
 from imos.errors import UserError
+from imos.server.dicomweb.synthesis import series_grid
+from imos.server.inference import image_path
 from imos.server.parameters import Parameters
 from imos.server.uploads import IMAGE_SUFFIXES, LABEL_SUFFIXES, Upload, store
+from imos.server.workbench import Workbench
 
 _SESSION_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")
 
@@ -48,7 +51,8 @@ router = APIRouter(prefix=f"{settings.MONAI_LABEL_API_STR}/infer", tags=["Infer"
 )
 def infer(
     model: str,
-    image: Annotated[str, Query(description="Id of an image of the datastore")] = "",
+    http: Request,
+    image: Annotated[str, Query(description="Id of an image of the datastore, or UID of its series")] = "",
     session_id: Annotated[str, Query(description="Id of a session, for an image uploaded before")] = "",
     output: Annotated[Output | None, Query(description="What to answer; default all")] = None,
     params: Annotated[str, Form(description="JSON object")] = "{}",
@@ -67,14 +71,18 @@ def infer(
             if file is not None:
                 request["image"] = store(file, folder, "image", IMAGE_SUFFIXES)
             elif session_id:
-                request["image"] = session_image(app.sessions(), session_id)
+                request |= {"image": session_image(app.sessions(), session_id), "session_id": session_id}
             else:
-                request["image"] = image
+                request |= image_as_seen(http.app.state.imos, image)
             if label is not None:
                 request["label"] = store(label, folder, "label", LABEL_SUFFIXES)
             result = app.infer(request)
         except UserError as error:
             raise HTTPException(422, str(error)) from error
+        if result["file"] is None:
+            # Multipart all the same: what MONAI Label's client class makes of plain JSON, 3D Slicer cannot read.
+            said = MultipartEncoder({"params": (None, json.dumps(result["params"]), "application/json")})
+            return Response(said.to_string(), media_type=said.content_type)
         written = Path(result["file"])
         try:
             return answer(result["params"], written, output or Output.ALL)
@@ -94,6 +102,18 @@ def answer(params: dict[str, Any], result: Path, output: Output) -> Response:
         )
     parts = MultipartEncoder({"params": (None, said, "application/json"), "image": (result.name, content, kind)})
     return Response(parts.to_string(), media_type=parts.content_type)
+
+
+def image_as_seen(bench: Workbench, image: str) -> dict[str, Any]:
+    """`image`, and `grid` where the client sees it on another one than the image's own.
+
+    OHIF names an image by its series. For a file that is no DICOM, the series was made here and orders the voxels in
+    its own way; OHIF's own panel speaks in indices of that series, and reads answers without looking where they lie.
+    """
+    found = bench.image_id(image)
+    if found == image:
+        return {"image": image}
+    return {"image": found, "grid": series_grid(bench.images.read(image_path(bench.datastore, found)))}
 
 
 def session_image(sessions: Any, session_id: str) -> Upload:

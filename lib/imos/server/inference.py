@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import HTTPException
 
 from imos.errors import UserError
-from imos.server.infer_task import PropagationRequest
+from imos.server.grids import Grid
+from imos.server.model_task import PropagationRequest
 from imos.server.parameters import Parameters
 from imos.server.uploads import Upload
 
@@ -35,11 +36,13 @@ def infer(
         app: Only for its name in messages.
         tasks: The registered models by name.
         request: `model`, `image` (an id, or an `Upload`), perhaps `label` (an `Upload`; anything else is ignored) and
-            `parameters` (else they are read from the request itself).
+            `parameters` (else they are read from the request itself). `session_id` where the image is that of a
+            session, `grid` (a `Grid`) where the client sees the image on another one.
         datastore: Where images and stored labels lie.
 
     Returns:
-        What MONAI Label's callers read: `file` (result on disk; the caller removes it), `label`, `tag`, `params`.
+        What MONAI Label's callers read: `file` (result on disk; the caller removes it; None: there is none), `label`,
+        `tag`, `params`.
 
     Raises:
         HTTPException: 404, no such model or image.
@@ -52,16 +55,21 @@ def infer(
     parameters = request.get("parameters")
     if not isinstance(parameters, Parameters):
         parameters = Parameters.parse(request)
-    image, label = request.get("image"), request.get("label")
+    image, label, grid = request.get("image"), request.get("label"), request.get("grid")
     image_id = None if isinstance(image, Upload) else str(image or "")
     path = image.path if isinstance(image, Upload) else image_path(datastore, image_id or "")
     file, answer = task(
         PropagationRequest(
-            image=path, image_id=image_id, mask=label if isinstance(label, Upload) else None, parameters=parameters
+            image=path,
+            image_id=image_id,
+            mask=label if isinstance(label, Upload) else None,
+            parameters=parameters,
+            session_id=str(request["session_id"]) if isinstance(image, Upload) and "session_id" in request else None,
+            grid=grid if isinstance(grid, Grid) else None,
         )
     )
     tag = parameters.save_tag
-    if tag is not None and image_id is not None:
+    if tag is not None and image_id is not None and file is not None:
         label_id = datastore.save_label(image_id, file, tag, {"model": name, "params": answer})
     else:
         label_id = file

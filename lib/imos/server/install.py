@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from monailabel.config import settings
 
-from imos.server import infer_route, proxy_route, routes, security, viewer_files
+from imos.server import infer_route, learning_routes, proxy_route, routes, security, viewer_files
 from imos.server.conf import AppConf
 from imos.server.datastores import FolderDatastore
 from imos.server.dicomweb import routes as dicomweb_routes
@@ -15,6 +15,7 @@ from imos.server.dicomweb.catalog import Catalog
 from imos.server.events import end_streams_with_the_server
 from imos.server.infer_task import PropagateTask
 from imos.server.places import STATE_FOLDER
+from imos.server.project import Project
 from imos.server.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def install(app: MONAILabelApp, task: PropagateTask) -> None:
         images=task.images,
         models=task.models,
         on_save_label=app.on_save_label,
+        project=Project.of(conf, datastore),
+        strategies=app._strategies,
         catalog=catalog,
     )
     _put_in_front(server, viewer_files.router)
@@ -55,6 +58,7 @@ def install(app: MONAILabelApp, task: PropagateTask) -> None:
             _put_in_front(server, dicomweb_routes.router, prefix)
         catalog.read_ahead()
     _put_in_front(server, routes.router)
+    _put_in_front(server, learning_routes.router)
     origins = [str(origin).rstrip("/") for origin in (*conf.origins, *settings.MONAI_LABEL_CORS_ORIGINS)]
     most_bytes = conf.upload_mb * 2**20
     security.protect(server, origins, has_login=settings.MONAI_LABEL_AUTH_ENABLE, most_bytes=most_bytes)

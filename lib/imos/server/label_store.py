@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imos.imaging import Image, write_label_map
+from imos.server.effort import Made
 from imos.server.snapshots import ImageObject
 from imos.server.workbench import Workbench
 
-FINAL = "final"
+FINAL, ORIGINAL = "final", "original"
 
 
 def store(
@@ -24,8 +26,9 @@ def store(
     image: Image,
     objects: Sequence[ImageObject],
     client: str,
+    made: Made,
 ) -> str:
-    """Store a label map as an image's label with the tag `final`.
+    """Store a label map as an image's label with the tag `final`, and what was found first as `original`.
 
     Args:
         bench: Where to.
@@ -34,6 +37,7 @@ def store(
         image: The image, for the grid.
         objects: What the values are called, ascending.
         client: Who accepted it.
+        made: How it came about.
 
     Returns:
         Id of the label.
@@ -49,9 +53,15 @@ def store(
             for one in objects
         ],
         "client_id": client,
+        "axes": {str(value): axis for value, axis in made.axes.items()},
+        "effort": asdict(made.effort),
+        "slices": made.slices,
     }
     with tempfile.TemporaryDirectory(prefix="imos-") as folder:
         file = Path(folder) / "label.nii.gz"
+        if made.original is not None:  # first: of two labels stored in one second the final one counts
+            write_label_map(file, made.original, image)
+            bench.datastore.save_label(image_id, str(file), ORIGINAL, {"label_info": info["label_info"]})
         write_label_map(file, labels, image)
         return str(bench.datastore.save_label(image_id, str(file), FINAL, info))
 

@@ -2,5 +2,6 @@
 
 from __future__ import annotations
 
-STATE_FOLDER = ".imos"
-"""Inside the folder of the datastore."""
+from imos.registry.places import STATE_FOLDER
+
+__all__ = ["STATE_FOLDER"]

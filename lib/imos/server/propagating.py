@@ -45,7 +45,8 @@ def propagate(workspace: Workspace, plan: Plan, run: Run) -> None:
             run.log.add(EventKind.PROGRESS, said)
 
         try:
-            result = session.propagate(plan.values, plan.direction, report, run.cancelled.is_set)
+            with workspace.working():
+                result = session.propagate(plan.values, plan.direction, report, run.cancelled.is_set)
             with workspace.lock:
                 if not result.cancelled and session.state is not plan.snapshot.session:
                     snapshot = replace(plan.snapshot, session=session.state)

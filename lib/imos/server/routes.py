@@ -30,6 +30,7 @@ from imos.server.answers import (
     State,
     read_params,
 )
+from imos.server.effort import made_of
 from imos.server.label_files import decode_nrrd, encode_nrrd
 from imos.server.painting import Painted, Wish
 from imos.server.propagating import propagate
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from imos.server.workspaces import Workspace
 
 API = 1
+_NONE_LEFT = "Every image has a label, or somebody else has it open."
 _RUNNING = "A run is going on here. Wait until it has ended, or cancel it."
 
 
@@ -70,7 +72,7 @@ ClientId = Annotated[str, Query(pattern=CLIENT_ID, description="Who works; the s
 RunKey = Annotated[str, Path(pattern=RUN_KEY, description="What starting the run answered")]
 LabelFile = Annotated[UploadFile, File(description="NRRD label map: everything as the user sees it now")]
 
-_refusals: dict[int | str, dict[str, Any]] = {
+refusals: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": description}
     for status, description in {
         400: "The request is no proper multipart form",
@@ -83,7 +85,7 @@ _refusals: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
-router = APIRouter(prefix="/imos/v1", tags=["iMOS"], route_class=SentenceRoute, responses=_refusals)
+router = APIRouter(prefix="/imos/v1", tags=["iMOS"], route_class=SentenceRoute, responses=refusals)
 
 
 @router.get("/info", summary="What this server is")
@@ -97,8 +99,8 @@ def info(bench: Bench, _reader: Reader) -> Info:
 
 @router.get("/images/{image}/state", summary="What is known about an image")
 def state(image: ImageId, client: ClientId, bench: Bench, owner: Reader) -> State:
-    """STATE; of an image that was not painted on yet an empty one."""
-    with bench.workspace(image, _client(owner, client)) as workspace:
+    """STATE; for who has not worked on the image yet, that of the label stored with it, or an empty one."""
+    with bench.opened(image, _client(owner, client)) as workspace:
         return State.model_validate(workspace.describe())
 
 
@@ -110,7 +112,7 @@ def state(image: ImageId, client: ClientId, bench: Bench, owner: Reader) -> Stat
 )
 def labels(image: ImageId, client: ClientId, bench: Bench, owner: Reader) -> Response:
     """The label map, uint8 or uint16, with the revision in `X-Imos-Revision`."""
-    with bench.workspace(image, _client(owner, client)) as workspace:
+    with bench.opened(image, _client(owner, client)) as workspace:
         view = workspace.view
         found, revision = view.from_image(workspace.shown.labels), workspace.record.revision
     headers = {"X-Imos-Revision": str(revision), "Cache-Control": "no-store"}
@@ -218,7 +220,8 @@ def accept(
         values = [int(value) for value in np.unique(final) if value]
         known = workspace.record.objects
         named = [known.get(value) or ImageObject(value, workspace.name_of(value)) for value in values]
-        stored = label_store.store(bench, workspace.record.image, final, workspace.image, named, client)
+        made = made_of(workspace, final)
+        stored = label_store.store(bench, workspace.record.image, final, workspace.image, named, client, made)
         workspace.write(workspace.record.timeline, is_saved=True)
         said_of_it = dict(bench.on_save_label(workspace.record.image, stored) or {})
         training = str(said_of_it.get("training", "off"))
@@ -231,11 +234,14 @@ def next_image(
     bench: Bench,
     _owner: Reader,
     after: Annotated[str | None, Query(pattern=IMAGE_ID, description="The image that is done now")] = None,
+    strategy: Annotated[
+        str | None, Query(pattern=r"^[A-Za-z0-9_]{1,64}$", description="One of /activelearning, instead of the order")
+    ] = None,
 ) -> NextImage:
-    """The first image without a final label behind `after`, starting again at the first one."""
-    found = label_store.next_unlabelled(bench, after)
+    """The first image without a final label behind `after`, starting again at the first one; or a strategy's choice."""
+    found = label_store.next_unlabelled(bench, after) if strategy is None else bench.choose(strategy, client)
     if found is None:
-        raise HTTPException(404, "Every image has a label.")
+        raise HTTPException(404, "Every image has a label." if strategy is None else _NONE_LEFT)
     study, series = label_store.uids(bench, found)
     return NextImage(image=found, study=study, series=series)
 

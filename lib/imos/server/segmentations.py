@@ -39,13 +39,15 @@ def write_segmentation(path: Path, labels: NDArray[np.uint16], image: Image, lab
 def entries_of(label_info: Any, values: list[int]) -> dict[int, dict[str, Any]]:
     """Which entry of `label_info` speaks of which value.
 
-    Our own clients say the value as `idx`. 3D Slicer counts all segments there, also those that it did not send; then
-    the order counts.
+    Our own clients say the value as `idx`. 3D Slicer counts all segments there, also those that it did not send, but
+    gives those that it sent the values 1, 2, 3 … Of anything else the order counts.
     """
     entries = [one for one in label_info if isinstance(one, dict)] if isinstance(label_info, list) else []
     by_value = {one["idx"]: one for one in entries if isinstance(one.get("idx"), int)}
     if all(value in by_value for value in values):
         return {value: by_value[value] for value in values}
+    if all(1 <= value <= len(entries) for value in values):
+        return {value: entries[value - 1] for value in values}
     return {value: entries[place] if place < len(entries) else {} for place, value in enumerate(values)}
 
 

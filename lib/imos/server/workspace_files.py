@@ -127,6 +127,46 @@ def read_record(path: Path) -> Record:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What can be said of a workspace file without unpacking it.
+
+    Attributes:
+        image: Id of the image.
+        client: Who works.
+        is_saved: Whether it is stored as the image's label as it is.
+        confidence: Mean expected J of all that was propagated; None where nothing was.
+    """
+
+    image: str
+    client: str
+    is_saved: bool
+    confidence: float | None
+
+
+def read_summary(path: Path) -> Summary:
+    """Look at a workspace file.
+
+    Raises:
+        DamagedFileError: The file is not what `write_record` wrote.
+        OSError: It cannot be opened.
+    """
+    start = len(_MAGIC) + 32
+    with path.open("rb") as file:
+        head = file.read(start + _LENGTH.size)
+        if not head.startswith(_MAGIC) or len(head) < start + _LENGTH.size:
+            raise DamagedFileError(path.name)
+        try:
+            page = json.loads(file.read(_LENGTH.unpack_from(head, start)[0]))
+            tables = page["tables"]
+            outcomes = [tables["outcomes"][number] for _, number in tables["snapshots"][page["present"]][1]]
+            found = [tables["layers"][layer][2] for _, _, layers in outcomes for _, layer in layers]
+            mean = sum(found) / len(found) if found else None
+            return Summary(page["image"], page["client"], page["saved"] == page["revision"], mean)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise DamagedFileError(path.name) from error
+
+
 class _Pool:
     """Gives every distinct part of a workspace a number, and collects the parts in tables."""
 

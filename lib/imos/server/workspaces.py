@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 
 import imos
 from imos.imaging import Image
+from imos.propagation.prompts import Place
 from imos.propagation.states import SliceState
 from imos.server.grids import Grid, View, slices_from_image
 from imos.server.images import ImageCache
@@ -67,7 +68,29 @@ class Workspace:
         self._images = images
         self._models = models
         self._session: imos.Session | None = None
+        self._version = ""
         self._shown: tuple[Snapshot, Shown] | None = None
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether its client has not changed anything yet: then it is not on disk, either."""
+        return self._record.revision == 0
+
+    def begin(self, snapshot: Snapshot, objects: list[ImageObject], *, is_saved: bool) -> None:
+        """Start from what others stored; nothing is written before the client changes something.
+
+        Args:
+            snapshot: What holds.
+            objects: What is in it.
+            is_saved: Whether it is the image's accepted label.
+        """
+        self._record = replace(
+            self._record,
+            timeline=Timeline(snapshot),
+            objects={one.value: one for one in objects},
+            listed=tuple(one.value for one in objects),
+            saved=self._record.revision if is_saved else None,
+        )
 
     @property
     def record(self) -> Record:
@@ -98,10 +121,15 @@ class Workspace:
 
     def session(self) -> imos.Session:
         """A session that knows what is known now."""
-        if self._session is None or self._session.image is not self.image:
-            self._session = imos.Session(self._models.get(), self.image)
+        current = self._models.current()
+        if self._session is None or self._session.image is not self.image or self._version != current.version:
+            self._session, self._version = imos.Session(current.model, self.image), current.version
         self._session.restore(self.present.session)
         return self._session
+
+    def working(self) -> AbstractContextManager[None]:
+        """Says, for as long as it is held, that the client waits for a run."""
+        return self._models.working()
 
     def forget_session(self) -> None:
         """Free the memory of passes; they are computed again when they are needed."""
@@ -181,7 +209,10 @@ class Workspace:
             listed: dict[str, list[int]] = {name: [] for name in _LISTED.values()}
             for index, state in states.items():
                 if state in _LISTED:
-                    listed[_LISTED[state]].append(view.index_from_image(axis, index))
+                    prompt = self.present.session.prompts.get(Place(value, axis, index))
+                    # Accepted with the whole object, which is not there: no reader shall take it for a slice of it.
+                    seen = SliceState.ABSENT if prompt is not None and prompt.is_empty else state
+                    listed[_LISTED[seen]].append(view.index_from_image(axis, index))
             slices[str(value)] = {
                 "axis": view.axis_from_image(axis),
                 **{name: sorted(indices) for name, indices in listed.items()},

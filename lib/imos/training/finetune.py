@@ -17,12 +17,14 @@ from torch import Tensor
 
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, is_adapter
-from imos.network.weights import WeightsInfo, load_strictly, read_weights, save_weights, sha256
-from imos.propagation.model import BUNDLED, ENCODER_PREFIX, NETWORK_PREFIX, SHARE, SMALL, XMEM, Share
+from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
+from imos.propagation.model import BUNDLED, ENCODER_PREFIX, NETWORK_PREFIX, SHARE, SMALL, XMEM, Share, load
 from imos.training.finetune_xmem import finetune_xmem
-from imos.training.packing import Source
+from imos.training.packing import Source, training_stacks
 from imos.training.phases import Phase
 from imos.training.run import WEIGHTS, Machine, Run, Start, TrainSettings, train
+from imos.training.sharing import processes, rank
+from imos.training.taken import choose
 from imos.training.train import (
     add_clip_arguments,
     add_machine_arguments,
@@ -61,11 +63,13 @@ class FineTuning(Start):
         tune: What is trained.
         base_sha256: Digest of the weights that the adapters belong to.
         data: What they were trained on, for people.
+        carried: Entries that an earlier adapter brought: they differ from the base, trained on or not.
     """
 
     tune: Tune = Tune.ADAPTERS
     base_sha256: str = ""
     data: str = ""
+    carried: frozenset[str] = frozenset()
 
     def trains(self, name: str) -> bool:
         """Whether a parameter is trained."""
@@ -73,12 +77,16 @@ class FineTuning(Start):
 
     def save(self, path: Path, network: Mapping[str, Tensor], sequences: int) -> None:
         """Write adapters and what else was trained."""
+        self.write(path, network, sequences, Share())
+
+    def write(self, path: Path, network: Mapping[str, Tensor], sequences: int, share: Share) -> None:
+        """The same, with how much of the correction is taken."""
         tensors = {
             NETWORK_PREFIX + name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
             for name, tensor in network.items()
-            if self.trains(name)
+            if self.trains(name) or name in self.carried
         }
-        tensors[SHARE] = torch.tensor(Share())  # it has seen these images: its corrections are taken as they are
+        tensors[SHARE] = torch.tensor(share)
         extra = {
             "kind": "adapter",
             "tune": self.tune.value,
@@ -98,6 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hold-out-class", action="append", default=[], metavar="NAME", help="learn nothing from this label"
     )
     parser.add_argument("--weights", type=Path, default=BUNDLED, help="weights to adapt")
+    parser.add_argument("--adapter", type=Path, metavar="F", help="adapter of these weights to go on from")
     parser.add_argument(
         "--tune", choices=[tune.value for tune in Tune], default=Tune.DECODER.value,
         help="what is trained beside the adapters (default: %(default)s)",
@@ -105,6 +114,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=positive, help="optimiser steps in all (300; xmem: 10000)")
     parser.add_argument("--batch", type=positive, help="sequences a step (8; xmem: 4, shared by the processes)")
     parser.add_argument("--rate", type=float, help="highest learning rate (5e-4; xmem: 1e-5)")
+    parser.add_argument(
+        "--synthetic", type=float, default=0.0, metavar="SHARE",
+        help="share of samples from synthetic volumes, against forgetting (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="folder of the run (default: beside the output)")
     add_machine_arguments(parser)
     add_clip_arguments(parser.add_argument_group("only with weights of the configuration xmem"))
@@ -118,20 +131,21 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"cannot write {args.output}: {args.output.parent} is not a folder. Create it first.")
     content = read_weights(args.weights)
     groups, without = args.sets, tuple(args.hold_out_class)
-    source = Source(args.data, args.split, groups, without, holds_out=False, synthetic_share=0.0)
+    source = Source(args.data, args.split, groups, without, holds_out=False, synthetic_share=args.synthetic)
     said = f"{args.data.name}/{args.split} {','.join(groups)}" + (f" without {', '.join(without)}" if without else "")
     if content.info.configuration == XMEM:
         finetune_xmem(args, content, source, said)
         return 0
     refuse_without_xmem(args)
-    trained = part(content.tensors, NETWORK_PREFIX)
-    if content.info.configuration != SMALL or not trained:
+    if content.info.configuration != SMALL:
         raise UserError(f"{args.weights.name} holds no network of '{SMALL}' to adapt. Give weights that hold one.")
-    base = SmallNetwork()
-    load_strictly(base, trained, args.weights.name)
+    base = load(args.weights, adapter=args.adapter, device="cpu")
+    if base.network is None:
+        raise UserError(f"{args.weights.name} holds no network of '{SMALL}' to adapt. Give weights that hold one.")
     torch.manual_seed(1)
     network = SmallNetwork(adapters=True)
-    network.load_state_dict(base.state_dict(), strict=False)  # the adapters keep their start
+    network.load_state_dict(base.network.state_dict(), strict=False)  # new adapters keep their start
+    carried = frozenset(part(read_weights(args.adapter).tensors, NETWORK_PREFIX)) if args.adapter else frozenset()
     encoder = part(content.tensors, ENCODER_PREFIX)
     steps, batch = args.steps or 300, args.batch or 8
     settings = TrainSettings(
@@ -144,13 +158,19 @@ def run(args: argparse.Namespace) -> int:
         phases=PHASES,
         save_every=max(50, steps // 4),
     )
-    start = FineTuning(encoder, network, tune=Tune(args.tune), base_sha256=sha256(args.weights), data=said)
+    start = FineTuning(
+        encoder, network, tune=Tune(args.tune), base_sha256=sha256(args.weights), data=said, carried=carried
+    )
     folder = args.folder or args.output.with_suffix(".run")
     machine = Machine(args.workers, args.bfloat16, args.minutes, min(args.held_out or 32, 32))
     with training_device(args.device) as device:
         current = Run(folder, start, settings, device)
         train(current, source, encoder, machine)
         if current.step == settings.steps:
+            if rank() == 0:
+                stacks = [views[0] for views in training_stacks(source)]
+                kept, share = choose(base, current.averaged.cpu(), stacks)
+                start.write(folder / WEIGHTS, kept.state_dict(), steps * batch * processes(), share)
             hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
     return 0
 

@@ -22,6 +22,7 @@ from imos.propagation.model import BUNDLED, FLOOR_JUDGE_PREFIX, JUDGE_PREFIX, Mo
 from imos.propagation.parts import split
 from imos.propagation.track import track
 from imos.training.packing import read_pack
+from imos.training.passes import StackSlices, mask_of
 from imos.training.volumes import Stack, labelled_stacks
 
 PAST_THE_END = 6
@@ -61,17 +62,6 @@ class _Recorder(Judge):
         return 1.0, 1.0
 
 
-class _Slices:
-    def __init__(self, stack: Stack) -> None:
-        self._slices = stack.slices
-        self.shape = (stack.slices.shape[1], stack.slices.shape[2])
-        self.count = stack.slices.shape[0]
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        plane: NDArray[np.uint8] = self._slices[index]
-        return plane
-
-
 def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:
     """Run passes from the largest slice of up to `objects` objects of every volume."""
     rows: list[tuple[NDArray[np.float64], bool, float, int]] = []
@@ -89,7 +79,7 @@ def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:
                 recorder = _Recorder()
                 passes = track(
                     replace(model, judge=recorder, floor_judge=recorder),
-                    _Slices(stack),
+                    StackSlices(stack),
                     stack.labels[start] == value,
                     start,
                     stop,
@@ -98,10 +88,7 @@ def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:
                     index = estimate.index
                     if min(abs(index - shown[0]), abs(index - shown[-1])) > PAST_THE_END and not area[index]:
                         continue
-                    mask = np.zeros(stack.labels.shape[1:], bool)
-                    height, width = estimate.probability.shape
-                    window = np.s_[estimate.top : estimate.top + height, estimate.left : estimate.left + width]
-                    mask[window] = estimate.probability > 0.5
+                    mask = mask_of(estimate, stack.labels[index].shape)
                     true = stack.labels[index] == value
                     rows.append((recorder.seen[step], bool(area[index]), jaccard(mask, true), number))
     if not rows:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import ZIP_LZMA, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_LZMA, BadZipFile, ZipFile
 
 import numpy as np
 
@@ -20,8 +21,13 @@ LARGEST = 60 * 2**20
 """Bytes: what a lent machine takes beside the code."""
 
 
-def write_pack(stacks: list[Stack], path: Path) -> int:
+def write_pack(stacks: Iterable[Stack], path: Path, *, quickly: bool = False) -> int:
     """Write stacks to a file, whole or not at all.
+
+    Args:
+        stacks: What to write; taken one by one, so that they need not all be in memory.
+        path: Where to.
+        quickly: Ten times as fast and a third larger: for a file that does not travel.
 
     Returns:
         Its size in bytes.
@@ -29,7 +35,8 @@ def write_pack(stacks: list[Stack], path: Path) -> int:
     temporary = path.with_name(f".{path.name}.part.npz")
     try:
         with temporary.open("wb") as file:
-            with ZipFile(file, "w", ZIP_LZMA) as pack:  # a quarter smaller than savez_compressed, and as readable
+            # LZMA: a quarter smaller than savez_compressed, and as readable
+            with ZipFile(file, "w", ZIP_DEFLATED if quickly else ZIP_LZMA, compresslevel=1) as pack:
                 for number, stack in enumerate(stacks):
                     arrays = {"slices": stack.slices, "labels": stack.labels, "video": np.array(stack.is_video)}
                     for name, array in arrays.items():

@@ -1,7 +1,12 @@
-"""What a training says while it runs: a line now and then, TensorBoard, the time that is left."""
+"""What a training says while it runs: a line now and then, TensorBoard, the time that is left.
+
+`progress.json` in the run's folder is for programs: `step`, `steps` and `loss`, and what was measured last.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +20,10 @@ from imos.training.sharing import rank
 INTERVAL = 10.0
 """Seconds between two lines."""
 
+FILE = "progress.json"
+_FILE_INTERVAL = 1.0
+"""Seconds between two looks of a program at it that may differ."""
+
 
 class Progress:
     """What a run says; only the first of its processes says it.
@@ -26,7 +35,9 @@ class Progress:
     """
 
     def __init__(self, folder: Path, step: int, steps: int) -> None:
-        self._first, self._steps = step, steps
+        self._folder, self._first, self._steps = folder, step, steps
+        self._measured: dict[str, float] = {}
+        self._noted = -_FILE_INTERVAL
         self._began = time.monotonic()
         self._shown = self._waited = 0.0
         self._writer = SummaryWriter(str(folder)) if rank() == 0 else None
@@ -59,6 +70,7 @@ class Progress:
         """
         elapsed = self.elapsed
         self._losses.append(parts["loss"])
+        self._note(step, parts["loss"])
         if self._writer is None or elapsed - self._shown < INTERVAL:
             return
         self._shown = elapsed
@@ -77,6 +89,7 @@ class Progress:
             return
         measures = {"mean loss": float(np.mean(self._losses))} | dict(measures)
         self._losses.clear()
+        self._measured = measures
         for name, value in measures.items():
             self._writer.add_scalar(name, value, step)
         text = "  ".join(f"{name} {value:.3f}" for name, value in measures.items())
@@ -86,6 +99,16 @@ class Progress:
         """The run ends."""
         if self._writer is not None:
             self._writer.close()
+
+    def _note(self, step: int, loss: float) -> None:
+        """For programs. No fsync: it is about now, and nobody needs it after a power cut."""
+        if self._writer is None or (self.elapsed - self._noted < _FILE_INTERVAL and step < self._steps):
+            return
+        self._noted = self.elapsed
+        said = {"step": step, "steps": self._steps, "loss": loss, "measured": self._measured}
+        beside = self._folder / f".{FILE}"
+        beside.write_text(json.dumps(said), "utf-8")
+        os.replace(beside, self._folder / FILE)
 
     @staticmethod
     def _say(text: str) -> None:

@@ -39,6 +39,8 @@ MONITOR_BATCH = 16
 
 DISTURBANCE = 8
 """Side of the coarse noise that a mask's outline is disturbed with."""
+DRIFT = 0.15
+"""Standard deviation of what lies in or out all around: .25 moves an outline by about 3 grid pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +227,10 @@ class Run:
 
 
 def _disturbance(random: np.random.Generator, shape: tuple[int, int], share: float) -> Tensor:
+    """Fields for `disturbed`: outlines that waver, and outlines too far in or out all around, as after a drift."""
     noise = random.standard_normal((*shape, DISTURBANCE, DISTURBANCE))
     noise *= random.uniform(0.1, 0.5, (*shape, 1, 1))
+    noise += random.normal(0, DRIFT, (*shape, 1, 1))
     noise *= random.random((*shape, 1, 1)) < share
     return torch.from_numpy(noise).float()
 

@@ -19,6 +19,7 @@ from pydicom.valuerep import DSfloat
 from imos.imaging import Image, ImageKind, choose_window, is_hounsfield
 from imos.imaging.geometry import RAS_FROM_LPS
 from imos.imaging.planes import array_axes
+from imos.server.grids import Grid
 
 _CT, _MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -86,6 +87,18 @@ def stack_of(image: Image) -> Stack | None:
     steps = np.array([-vectors[axis] if flip[axis] else vectors[axis] for axis in order])
     origin = affine[:3, 3] + np.array(start, dtype=np.float64) @ vectors
     return Stack(order, (flip[slices], flip[rows], flip[columns]), origin, steps)
+
+
+def series_grid(image: Image) -> Grid | None:
+    """The grid on which a viewer sees the series made of an image: columns, rows, slices. None where there is none."""
+    stack = stack_of(image)
+    if stack is None:
+        return None
+    slices, rows, columns = stack.order
+    affine = np.eye(4)
+    affine[:3, :3] = stack.steps[::-1].T
+    affine[:3, 3] = stack.origin
+    return Grid((image.shape[columns], image.shape[rows], image.shape[slices]), RAS_FROM_LPS @ affine)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,255 @@
+"""A round: accepted labels in, a judged version out.
+
+    prepare    the labels as training stacks, in one file
+    train      in a process of its own; one that was cut off goes on if it is for the same labels
+    judge      candidate, champion and base on the held-out volumes
+    publish    always; put to use only if the gate lets it pass
+
+Everything before `publish` lies in the folder `round` of the registry and may vanish at any moment: the champion is not
+touched before the last line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+import imos
+from imos.errors import UserError
+from imos.imaging.writing import replacing
+from imos.learning.finetuning import LOOK_EVERY, Recipe, Step, fine_tune
+from imos.learning.gate import Verdict, decide
+from imos.learning.judging import measure_all
+from imos.learning.scores import ScoreBook
+from imos.learning.stacks import stacks_of
+from imos.learning.volumes import VolumeRef
+from imos.registry.adapter_files import digest
+from imos.registry.records import Draft, LabelRef, Record
+from imos.registry.store import Registry
+from imos.training.packing import write_pack
+
+if TYPE_CHECKING:
+    from imos.training.volumes import Stack
+
+logger = logging.getLogger(__name__)
+
+_PLAN, _PACK = "plan.json", "pack.npz"
+
+
+class Stage(StrEnum):
+    """What a round does."""
+
+    PREPARING = "preparing"
+    TRAINING = "training"
+    JUDGING = "judging"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a round is.
+
+    Attributes:
+        stage: What it does.
+        step: Optimiser steps done.
+        steps: In all; 0 while that is not known.
+        loss: Of the latest step, or None.
+        judged: Held-out volumes judged, over all versions.
+        record: What came of it.
+    """
+
+    stage: Stage
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    judged: int = 0
+    record: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What a round is given.
+
+    Attributes:
+        new: Labels that no version has learned from.
+        replay: Older ones, to be repeated.
+        held_out: Labels that only judge.
+    """
+
+    new: Sequence[VolumeRef]
+    replay: Sequence[VolumeRef] = ()
+    held_out: Sequence[VolumeRef] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of a project.
+
+    Attributes:
+        registry: Where versions are.
+        recipe: How to train; its `adapter` is what the base consists of beside its weights.
+        tell: Called when it has come further.
+        is_busy: Whether somebody waits for a propagation.
+    """
+
+    registry: Registry
+    recipe: Recipe
+    tell: Callable[[Standing], None] = field(default=lambda _: None)
+    is_busy: Callable[[], bool] = field(default=lambda: False)
+
+    @property
+    def folder(self) -> Path:
+        """Where an unfinished round lies."""
+        return self.registry.folder / "round"
+
+    def run(self, lessons: Lessons) -> Record:
+        """Learn, judge, publish.
+
+        Args:
+            lessons: What to learn from, and who judges.
+
+        Returns:
+            The new version.
+
+        Raises:
+            UserError: Nothing can be learned, or a round is going on.
+            FineTuningError: The training itself failed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.registry.folder / ".round.lock", timeout=0):
+                return self._run(lessons)
+        except Timeout as error:
+            raise UserError("A round is going on in this project. Wait until it has ended, or stop it.") from error
+
+    def _run(self, lessons: Lessons) -> Record:
+        parent = self.registry.champion
+        adapter = self.registry.adapter(parent) or self.recipe.adapter
+        recipe = replace(self.recipe, adapter=adapter)
+        self.tell(Standing(Stage.PREPARING))
+        candidate = self.folder / "candidate.safetensors"
+        learned = self._take_up(self._plan(parent, recipe, lessons), lessons)
+        if not candidate.is_file():
+            pack, folder = self.folder / _PACK, self.folder / "run"
+            fine_tune(pack, candidate, folder, recipe, self._tell_step, self.is_busy)
+        scores, verdict = self._judge(parent, candidate, lessons.held_out)
+        draft = Draft(
+            parent,
+            new=tuple(one.label for one in lessons.new if one.label in learned),
+            replay=tuple(one.label for one in lessons.replay if one.label in learned),
+            figures=verdict.figures,
+            promoted=verdict.promoted,
+            reason=verdict.reason,
+        )
+        record = self.registry.publish(candidate, draft)
+        self._book.write(self._weights(record.sha256), scores)
+        if verdict.promoted and not self.registry.activate(record.name, verdict.reason, instead_of=parent):
+            logger.warning("%s is not used: %s was replaced while it was judged", record.name, parent)
+        self._clear_up(record.name)
+        logger.info("%s: %s", record.name, record.reason)
+        self.tell(Standing(Stage.DONE, record=record))
+        return record
+
+    # What is learned from
+
+    def _plan(self, parent: str, recipe: Recipe, lessons: Lessons) -> dict[str, Any]:
+        """What decides the candidate; a run that was begun for the same one goes on."""
+        adapter = "" if recipe.adapter is None else digest(recipe.adapter)
+        words = replace(recipe, adapter=None).words(Path(), Path(), Path())
+        return {
+            "parent": parent,
+            "adapter": adapter,
+            "words": words,
+            "new": [[one.label.image, one.label.digest] for one in lessons.new],
+            "replay": [[one.label.image, one.label.digest] for one in lessons.replay],
+        }
+
+    def _take_up(self, plan: dict[str, Any], lessons: Lessons) -> set[LabelRef]:
+        """Go on with the round on disk if it is this one, else begin; the labels that are learned from."""
+        file = self.folder / _PLAN
+        try:
+            begun = json.loads(file.read_text("utf-8"))
+            if begun["plan"] == plan:
+                logger.info("A round that was cut off goes on")
+                return {LabelRef(image, label) for image, label in begun["learned"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        learned: set[LabelRef] = set()
+        write_pack(self._stacks([*lessons.new, *lessons.replay], learned), self.folder / _PACK, quickly=True)
+        if not learned:
+            raise UserError("There is no label to learn from: none shows an object of 12 pixels or more.")
+        said = {"plan": plan, "learned": [[one.image, one.digest] for one in sorted(learned)]}
+        with replacing(file) as beside:  # last: without it the folder is begun anew
+            beside.write_text(json.dumps(said), "utf-8")
+        return learned
+
+    def _stacks(self, volumes: Sequence[VolumeRef], learned: set[LabelRef]) -> Iterator[Stack]:
+        """The stacks of volumes, one volume in memory at a time; those that give one are added to `learned`."""
+        for volume in volumes:
+            try:
+                stacks = stacks_of(volume.load())
+            except UserError as error:  # one broken file does not keep a project from learning
+                logger.warning("%s is left out: %s", volume.label.image, error)
+                continue
+            if stacks:
+                learned.add(volume.label)
+            yield from stacks
+
+    # Who is better
+
+    @property
+    def _book(self) -> ScoreBook:
+        return ScoreBook(self.registry.folder / "scores")
+
+    def _weights(self, adapter: str) -> str:
+        """Names a set of weights by its digests."""
+        return f"{digest(self.recipe.weights)} {adapter}"
+
+    def _judge(
+        self, parent: str, candidate: Path, held_out: Sequence[VolumeRef]
+    ) -> tuple[dict[LabelRef, float], Verdict]:
+        """What the candidate scores, and what follows from it."""
+        adapters = (candidate, self.registry.adapter(parent) or self.recipe.adapter, self.recipe.adapter)
+        judged = 0
+
+        def before_each() -> None:
+            nonlocal judged
+            judged += 1
+            self.tell(Standing(Stage.JUDGING, judged=judged))
+            while self.is_busy():
+                time.sleep(LOOK_EVERY)
+
+        found = []
+        for adapter in adapters:
+            weights = self._weights("" if adapter is None else digest(adapter))
+            load = partial(imos.load, self.recipe.weights, adapter=adapter, device=self.recipe.device)
+            known = self._book.read(weights)
+            found.append(measure_all(load, held_out, known, before_each))
+            if adapter != candidate:
+                self._book.write(weights, known)
+        return found[0], decide(found[0], found[1], found[2], parent)
+
+    # Around it
+
+    def _tell_step(self, step: Step) -> None:
+        self.tell(Standing(Stage.TRAINING, step.done, step.total, step.loss))
+
+    def _clear_up(self, name: str) -> None:
+        """Keep the curves of TensorBoard, forget the rest."""
+        traces = self.registry.folder / "logs" / name
+        traces.mkdir(parents=True, exist_ok=True)
+        for file in (self.folder / "run").glob("events.out.tfevents.*"):
+            file.replace(traces / file.name)
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""How much of a fine-tuning is taken."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import imos
+from imos.network.small import SmallNetwork
+from imos.propagation.model import Share
+from imos.training.passes import mask_of, quality_of, walks
+from imos.training.taken import choose, partly
+from imos.training.volumes import Stack, synthetic_stack
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    return synthetic_stack(np.random.default_rng(4), size=64, depth=12)
+
+
+def heads(network: SmallNetwork) -> torch.Tensor:
+    torch.manual_seed(0)
+    maps = network.normalise(torch.randn(1, 24, 8, 8), torch.randn(1, 40, 4, 4), torch.randn(1, 112, 2, 2))
+    with torch.no_grad():
+        decoded = network.decode(maps, torch.randn(1, 64, 2, 2), torch.randn(1, 32, 2, 2), torch.randn(1, 7, 32, 32))
+    return decoded.residual
+
+
+def test_no_part_of_the_way_is_the_base_and_all_of_it_is_the_tuned_network() -> None:
+    torch.manual_seed(1)
+    base, tuned = SmallNetwork().eval(), SmallNetwork(adapters=True).eval()
+    for network in (base, tuned):
+        torch.nn.init.normal_(network.out.weight, 0, 0.1)
+    assert not torch.allclose(heads(base), heads(tuned))
+    torch.testing.assert_close(heads(partly(base, tuned, 0)), heads(base))
+    torch.testing.assert_close(heads(partly(base, tuned, 1)), heads(tuned))
+
+
+def test_objects_are_drawn_evenly_and_only_long_ones(stack: Stack) -> None:
+    everything = walks([stack], 1000)
+    assert all(walk.last - walk.first >= 3 for walk in everything)
+    some = walks([stack], 4)
+    assert [walk.value for walk in some] == sorted(walk.value for walk in some)
+    assert {walk.value for walk in some} <= {walk.value for walk in everything}
+    assert len(some) == 4
+
+
+@pytest.mark.slow
+def test_a_spoilt_tuning_is_not_taken(stack: Stack) -> None:
+    base = imos.load(device="cpu")
+    assert base.network is not None
+    spoilt = copy.deepcopy(base.network)
+    torch.manual_seed(3)
+    torch.nn.init.normal_(spoilt.out.weight, 0, 0.5)
+    network, share = choose(base, spoilt, [stack])
+    objects = walks([stack], 16)
+
+    def mean(network: SmallNetwork, share: Share) -> float:
+        model = replace(base, network=network, share=share)
+        return float(np.mean([quality_of(model, walk) for walk in objects]))
+
+    before = mean(base.network, base.share)
+    assert mean(spoilt, Share()) < before - 0.05
+    assert mean(network, share) >= before
+    assert share[1:] == base.share[1:]  # no video among the stacks
+
+
+def test_an_estimate_lies_where_it_says(stack: Stack) -> None:
+    from imos.propagation.track import Estimate
+
+    estimate = Estimate(3, 2, 5, np.array([[0.9, 0.2], [0.6, 0.5]], np.float32), 1.0, 1.0)
+    mask = mask_of(estimate, (10, 10))
+    assert sorted(map(tuple, np.argwhere(mask))) == [(2, 5), (3, 5)]
