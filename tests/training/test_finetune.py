@@ -13,6 +13,7 @@ from imos.errors import UserError
 from imos.network.small import SmallNetwork, has_adapters, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights
 from imos.propagation.model import BUNDLED, NETWORK_PREFIX, SHARE
+from imos.training import taken
 from imos.training.finetune import Tune, tunes
 from imos.training.packing import Source, training_stacks
 
@@ -30,6 +31,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors |= {NETWORK_PREFIX + name: tensor for name, tensor in network.state_dict().items()}
     save_weights(path, tensors, WeightsInfo("small", "0", "none", "none", {}))
     return path
+
+
+@pytest.fixture(autouse=True)
+def two_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is taken is chosen by two objects here: tests/training/test_taken.py looks at the choice."""
+    monkeypatch.setattr(taken, "MOST_OBJECTS", 2)
 
 
 def words(collection: Path, base: Path, output: Path, *more: str) -> list[str]:

@@ -22,8 +22,8 @@ from imos.propagation.model import Model, Share
 from imos.training.passes import Walk, quality_of, walks
 from imos.training.volumes import Stack
 
-MOST_OBJECTS = 16
-"""Objects walked along for every choice: a minute in all."""
+MOST_OBJECTS = 12
+"""Objects walked along for every choice, of which there are up to eight."""
 WORTH = 0.002
 """J&F by which a choice must beat the one before it."""
 

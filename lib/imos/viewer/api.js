@@ -4,7 +4,9 @@
  * @typedef {{value: number, name: string, color: number[] | null, locked: boolean}} SegmentObject
  * @typedef {{axis: number, index: number, values: number[]}} Edit
  * @typedef {{axis: number, painted: number[], propagated: number[], accepted: number[], absent: number[]}} Slices
- * @typedef {{image: string, client: string, revision: number, running: string | null, objects: SegmentObject[],
+ * @typedef {import('./geometry.js').Vector} Vector
+ * @typedef {{image: string, client: string, revision: number, running: string | null,
+ *   grid: {size: Vector, spacing: Vector, origin: Vector, directions: [Vector, Vector, Vector]}, objects: SegmentObject[],
  *   slices: Record<string, Slices>, confidence: Record<string, Record<string, number>>,
  *   suggested: Record<string, number>, undo: string[], redo: string[], accepted: boolean, unsaved: boolean}} State
  * @typedef {{objects: SegmentObject[], edits: Edit[], selected: number[] | null,
@@ -89,10 +91,12 @@ export class Api {
     await this.#ask(`runs/${encodeURIComponent(run)}`, { method: 'DELETE' });
   }
 
-  /** @returns {Promise<{image: string, study: string, series: string} | null>} null when nothing is left */
-  async next(/** @type {string | null} */ after) {
-    const query = new URLSearchParams({ client: this.client, ...(after ? { after } : {}) });
-    const answer = await this.#fetch(`next?${query}`);
+  /**
+   * @param {{strategy: string} | {after: string}} how the server's choice, or the one behind an image
+   * @returns {Promise<{image: string, study: string, series: string} | null>} null when nothing is left
+   */
+  async next(how) {
+    const answer = await this.#fetch(`next?${new URLSearchParams({ client: this.client, ...how })}`);
     if (answer.status === 404) return null;
     return (await checked(answer)).json();
   }

@@ -75,6 +75,26 @@ export function planeName(grid, axis) {
 }
 
 /**
+ * How the axes of one grid run in another one that has the same voxels with axes swapped or turned round.
+ *
+ * @param {Grid} grid
+ * @param {Grid} target
+ * @returns {{from: number, turned: boolean}[]} for each axis of the target: the grid's axis along it, and whether that
+ *   one runs the other way
+ */
+export function axesIn(grid, target) {
+  const used = new Set();
+  return target.directions.map((direction, axis) => {
+    const { axis: from, degrees } = axisAlong(grid, scale(direction, 1 / norm(direction)));
+    if (degrees > 2 || used.has(from) || grid.size[from] !== target.size[axis]) throw new Said(text.otherGrid);
+    used.add(from);
+    const turned = dot(grid.directions[from], direction) < 0;
+    if (sliceAt(grid, from, target.origin) !== (turned ? grid.size[from] - 1 : 0)) throw new Said(text.otherGrid);
+    return { from, turned };
+  });
+}
+
+/**
  * Voxels of one grid in the order of another one that has the same voxels with axes swapped or turned round.
  *
  * @template {Uint8Array | Uint16Array} T
@@ -86,15 +106,8 @@ export function reorder({ grid, voxels }, target) {
   const strides = [1, grid.size[0], grid.size[0] * grid.size[1]];
   const steps = [0, 0, 0];
   let start = 0;
-  const used = new Set();
-  for (let axis = 0; axis < 3; axis++) {
-    const { axis: from, degrees } = axisAlong(grid, scale(target.directions[axis], 1 / norm(target.directions[axis])));
-    if (degrees > 2 || used.has(from) || grid.size[from] !== target.size[axis]) throw new Said(text.otherGrid);
-    used.add(from);
-    const turned = dot(grid.directions[from], target.directions[axis]) < 0;
-    const first = turned ? grid.size[from] - 1 : 0;
-    if (sliceAt(grid, from, target.origin) !== first) throw new Said(text.otherGrid);
-    start += first * strides[from];
+  for (const [axis, { from, turned }] of axesIn(grid, target).entries()) {
+    start += turned ? (grid.size[from] - 1) * strides[from] : 0;
     steps[axis] = turned ? -strides[from] : strides[from];
   }
   const [columns, rows, slices] = target.size;

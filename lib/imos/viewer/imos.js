@@ -10,8 +10,9 @@ import { Workspace } from './workspace.js';
 
 const ID = '@imos/extension';
 const PANEL = `${ID}.panelModule.imos`;
-/** Modes in which the panel is opened at once: those for segmenting. */
-const OWN_MODES = /\/(segmentation|monai-label)\b/;
+/** The mode in which the panel is opened at once, and the one with a panel of its own for the same things. */
+const OWN_MODE = /\/segmentation\b/;
+const STOCK_MODE = /\/monai-label\b/;
 const SETTLE_MS = 60;
 const BASE = new URL('../../', import.meta.url).href;
 
@@ -25,7 +26,7 @@ function enter({ services }) {
   leave();
   const { viewportGridService, cornerstoneViewportService, segmentationService, panelService } = services;
   const login = () => services.userAuthenticationService?.getAuthorizationHeader?.() ?? {};
-  const here = new Workspace(services, new Api(BASE, login));
+  const here = new Workspace(services, new Api(BASE, login), { waits: STOCK_MODE.test(window.location.pathname) });
   workspace = here;
   // For whoever looks with the browser's console, and for the tests.
   /** @type {any} */ (window).imos = { workspace: here };
@@ -37,7 +38,7 @@ function enter({ services }) {
   }
   const shown = cornerstoneViewportService.EVENTS.VIEWPORT_DATA_CHANGED;
   leaving.push(cornerstoneViewportService.subscribe(shown, later).unsubscribe);
-  if (OWN_MODES.test(window.location.pathname)) {
+  if (OWN_MODE.test(window.location.pathname)) {
     // Not before the first image: until then OHIF opens the mode's own panels.
     const { unsubscribe } = cornerstoneViewportService.subscribe(shown, () => {
       unsubscribe();
@@ -97,6 +98,7 @@ function watchStrokes(here, segmentationService, dataModified) {
 
 function leave() {
   for (const stop of leaving.splice(0)) stop();
+  workspace?.close();
   workspace = null;
 }
 

@@ -202,7 +202,12 @@ export class Panel {
 
   #use(/** @type {import('./tools.js').Tool} */ tool) {
     const { workspace } = this;
+    if (workspace.isWaiting && tool) {
+      workspace.begin().then(() => this.#use(tool));
+      return true;
+    }
     if (!workspace.ready) return true;
+    if (tool) workspace.segments?.activate();
     useTool(workspace.services, workspace.viewportIds, tool, this.radius);
     this.#look();
     return true;

@@ -93,6 +93,11 @@ export class Segments {
     this.service.setActiveSegment(this.id, value);
   }
 
+  /** The brush paints into these segments, whatever other label maps the views show. */
+  activate() {
+    for (const view of this.#drawnIn()) this.service.setActiveSegmentation(view, this.id);
+  }
+
   rename(/** @type {number} */ value, /** @type {string} */ name) {
     this.service.setSegmentLabel(this.id, value, name);
   }

@@ -10,7 +10,9 @@ import { Labelmap, putSlice } from './labelmap.js';
 import { applyStroke, editsOf, takeStroke } from './strokes.js';
 import { drafts } from './drafts.js';
 import { Segments } from './segments.js';
+import { inOrderOf } from './slices.js';
 import { TILT_DEGREES, Views } from './views.js';
+import { Windows } from './windows.js';
 
 /**
  * @typedef {import('./api.js').State} State
@@ -22,16 +24,21 @@ import { TILT_DEGREES, Views } from './views.js';
 
 const LARGEST_VALUE = 255;
 const DRAW_MS = 150;
+/** Which study comes next: one that looks unlike those done, or of whose propagation the model is unsure. */
+const STRATEGY = 'diverse';
 
 export class Workspace extends EventTarget {
   /**
    * @param {any} services OHIF's
    * @param {import('./api.js').Api} api
+   * @param {{waits?: boolean}} how `waits`: nothing is made before the user begins, since another panel works here
    */
-  constructor(services, api) {
+  constructor(services, api, { waits = false } = {}) {
     super();
     this.services = services;
     this.api = api;
+    this.waits = waits;
+    this.windows = new Windows(api.client, (image) => this.#taken(image));
     this.views = new Views(services);
     /** @type {any} the set of images worked on */
     this.displaySet = null;
@@ -54,6 +61,8 @@ export class Workspace extends EventTarget {
     /** @type {Uint8Array} what the label map held when we last looked */
     this.known = new Uint8Array(0);
     this.opening = '';
+    /** Another window opened the image while this one was opening it. */
+    this.isTaken = false;
     /** Buttons held down in a view: a stroke is being drawn. */
     this.drawing = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -64,6 +73,11 @@ export class Workspace extends EventTarget {
 
   get ready() {
     return Boolean(this.labelmap && this.state && !this.opening);
+  }
+
+  /** Whether a series is there that nobody has begun to work on here. */
+  get isWaiting() {
+    return this.waits && Boolean(this.displaySet) && !this.labelmap && !this.opening;
   }
 
   /** @returns {string} the image's id on the server */
@@ -106,7 +120,8 @@ export class Workspace extends EventTarget {
       accepted: new Set((said?.accepted ?? []).filter((index) => !fresh.includes(index))),
       absent: new Set((said?.absent ?? []).filter((index) => !fresh.includes(index))),
       confidence: this.state?.confidence[value] ?? {},
-      suggested: this.state?.suggested[value] ?? null,
+      // Painted since: what would help most now, only the next run can tell.
+      suggested: fresh.includes(this.state?.suggested[value] ?? -1) ? null : (this.state?.suggested[value] ?? null),
     };
   }
 
@@ -128,8 +143,36 @@ export class Workspace extends EventTarget {
     if (!displaySet || !this.views.port(this.views.activeId)) return;
     const uid = displaySet.displaySetInstanceUID;
     if (uid === this.opening) return;
-    if (uid !== this.displaySet?.displaySetInstanceUID) await this.#openOrSay(displaySet);
-    else if (this.ready) await this.#showInAllViews();
+    if (uid === this.displaySet?.displaySetInstanceUID) {
+      if (this.ready) await this.#showInAllViews();
+    } else if (this.waits) {
+      Object.assign(this, { displaySet, labelmap: null, segments: null, state: null, run: null, strokes: [], redone: [] });
+      this.say(text.waiting);
+    } else await this.#openOrSay(displaySet);
+  }
+
+  /** Work on the series that waits. */
+  async begin() {
+    if (this.isWaiting) await this.#openOrSay(this.displaySet);
+  }
+
+  /** Another window of this browser has opened an image. */
+  #taken(/** @type {string} */ image) {
+    if (image !== this.image) return;
+    if (this.opening) this.isTaken = true;
+    const { labelmap } = this;
+    if (this.opening || !labelmap) return;
+    this.drawing = 0;
+    this.collect(null);
+    Object.assign(this, { labelmap: null, segments: null, state: null, run: null, strokes: [], redone: [] });
+    // Nothing is left here that could be painted on and would not be kept.
+    this.services.segmentationService.remove(labelmap.id);
+    this.say(text.elsewhere, 'info', { label: 'Work here', run: () => this.#openOrSay(this.displaySet) });
+  }
+
+  /** No more of this workspace. */
+  close() {
+    this.windows.close();
   }
 
   async #openOrSay(/** @type {any} */ displaySet) {
@@ -144,22 +187,28 @@ export class Workspace extends EventTarget {
     this.opening = displaySet.displaySetInstanceUID;
     Object.assign(this, { displaySet, labelmap: null, segments: null, state: null, run: null, strokes: [], redone: [] });
     this.say(text.opening);
+    this.isTaken = false;
+    this.windows.take(this.image);
     try {
-      const [state, info] = await Promise.all([this.api.state(this.image), this.api.info()]);
+      const [said, info] = await Promise.all([this.api.state(this.image), this.api.info()]);
       const draft = await drafts.load(this.api.client, this.image);
       if (this.opening !== displaySet.displaySetInstanceUID) return;
-      const objects = draft?.objects.length ? draft.objects : state.objects.length ? state.objects : info.labels;
+      const listed = said.revision ? said.objects : withLabels(said.objects, info.labels);
+      const objects = draft?.objects.length ? draft.objects : listed.length ? listed : info.labels;
       const labelmap = await this.#makeLabelmap(displaySet, objects);
+      const state = inOrderOf(said, labelmap.grid);
       this.labelmap = labelmap;
       this.state = state;
       this.known = labelmap.read();
-      const said = [];
-      if (state.revision > 0 || Object.keys(state.slices).length) await this.#fetchLabels();
-      if (draft && this.#restore(draft)) said.push(text.restored);
+      const words = [];
+      if (state.revision > 0 || state.objects.length) await this.#fetchLabels();
+      if (!state.revision && state.objects.length) words.push(text.shown);
+      if (draft && this.#restore(draft)) words.push(text.restored);
       await this.#showInAllViews();
       this.opening = '';
-      this.say(said.join(' '));
-      if (state.running) this.#followRun(state.running);
+      this.say(words.join(' '));
+      if (this.isTaken) this.#taken(this.image);
+      else if (state.running) this.#followRun(state.running);
     } catch (error) {
       this.opening = '';
       this.labelmap = null;
@@ -176,6 +225,7 @@ export class Workspace extends EventTarget {
         wanted.map(({ value, name }, n) => [value, { segmentIndex: value, label: name, active: n === 0 }]),
       );
       await service.createLabelmapForDisplaySet(displaySet, { segmentationId: id, label: 'iMOS', segments });
+      standBehind(service, id);
     }
     this.segments = new Segments(this.services, id, () => this.viewportIds);
     const labelmap = new Labelmap(service.getSegmentation(id));
@@ -314,6 +364,7 @@ export class Workspace extends EventTarget {
         first,
         last,
       };
+      await this.#beSeen();
       const id = await this.api.startRun(this.image, label, params).catch((error) => this.#refused(error));
       for (const stroke of this.strokes) stroke.sent = id;
       this.redone = [];
@@ -321,6 +372,14 @@ export class Workspace extends EventTarget {
       this.say('');
       this.#followRun(id);
     });
+  }
+
+  /**
+   * What others stored is not part of this client's work before it sends something; the server may have forgotten since
+   * that it is what the user sees. Who began with nothing goes on so, whatever was stored meanwhile.
+   */
+  async #beSeen() {
+    if (this.state && !this.state.revision && this.state.objects.length) await this.api.state(this.image);
   }
 
   /**
@@ -492,7 +551,8 @@ export class Workspace extends EventTarget {
 
   /** Take the server's word for everything but the strokes it does not have. */
   async #adopt(/** @type {State} */ state) {
-    this.state = state;
+    if (!this.labelmap) return;
+    this.state = inOrderOf(state, this.labelmap.grid);
     await this.#fetchLabels();
     this.saveDraft();
   }
@@ -527,6 +587,7 @@ export class Workspace extends EventTarget {
       const edits = editsOf(labelmap, this.strokes, this.#wasPainted);
       const label = writeNrrd(labelmap.grid, this.known);
       const params = { objects: segments.list, edits, objects_accepted: null };
+      await this.#beSeen();
       const answer = await this.api.accept(this.image, label, params);
       this.strokes = [];
       this.redone = [];
@@ -537,8 +598,12 @@ export class Workspace extends EventTarget {
 
   async nextStudy() {
     await this.#guard(async () => {
-      const next = await this.api.next(this.image || null);
-      if (!next) return this.say(text.noNext);
+      this.say(text.choosing);
+      // The server may choose the study that is open here, when it has no accepted segments yet.
+      const chosen = await this.api.next({ strategy: STRATEGY });
+      const isOther = chosen && ![chosen.image, chosen.series].includes(this.image);
+      const next = isOther || !this.image ? chosen : await this.api.next({ after: this.image });
+      if (!next || next.series === this.image) return this.say(text.noNext, 'good');
       if (!next.study) throw new Said(text.notDicom(next.image));
       const address = new URL(window.location.href);
       const query = { StudyInstanceUIDs: next.study, initialSeriesInstanceUID: next.series };
@@ -593,4 +658,34 @@ export class Workspace extends EventTarget {
       this.changed();
     }
   }
+}
+
+/**
+ * What is stored with the study, and behind it the labels that the server was started with.
+ *
+ * @param {import('./api.js').SegmentObject[]} objects
+ * @param {{value: number, name: string}[]} labels
+ * @returns {{value: number, name: string}[]}
+ */
+function withLabels(objects, labels) {
+  /** @type {{value: number, name: string}[]} */
+  const list = [...objects];
+  for (const label of labels) {
+    if (list.some(({ name }) => name === label.name)) continue;
+    const taken = new Set([...list, ...labels].map(({ value }) => value));
+    const isTaken = list.some(({ value }) => value === label.value);
+    list.push(isTaken ? { ...label, value: Math.max(...taken) + 1 } : label);
+  }
+  return list;
+}
+
+/**
+ * OHIF's own MONAI Label panel reads `config` of whatever label map is the first. It shall find its own there.
+ *
+ * @param {any} service OHIF's
+ * @param {string} id of our label map
+ */
+function standBehind(service, id) {
+  const config = () => service.getSegmentation('1')?.config ?? { segments: {} };
+  Object.defineProperty(service.getSegmentation(id), 'config', { get: config, configurable: true });
 }
