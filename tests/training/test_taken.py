@@ -57,7 +57,7 @@ def test_a_spoilt_tuning_is_not_taken(stack: Stack, monkeypatch: pytest.MonkeyPa
     assert base.network is not None
     spoilt = copy.deepcopy(base.network)
     torch.manual_seed(3)
-    torch.nn.init.normal_(spoilt.out.weight, 0, 0.5)
+    torch.nn.init.normal_(spoilt.out.weight, 0, 2)
     network, share = choose(base, spoilt, [stack])
     objects = walks([stack], 5)
 
