@@ -1,12 +1,14 @@
 # make run    set up, carry the sample's painted slice through its volume, start the server
 # make test   set up, run every check
 #
+# make pacs   the samples in an Orthanc archive on this machine, served from there
+#
 # make run STUDIES=<folder or DICOMweb URL> PORT=8000   the same on your own images
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run sample serve test
+.PHONY: help setup run sample serve pacs test
 
 PORT ?= 8000
 # MONAI Label writes its state and the labels into the folder it serves: the samples are served from a copy.
@@ -61,10 +63,19 @@ serve: $(STAMP) $(if $(filter .run/studies,$(STUDIES)),.run/studies)
 	@echo "  3D Slicer        module MONAI Label, server http://127.0.0.1:$(PORT)/"
 	@echo "  from a terminal  curl -sf -F label=@samples/ct/painted.nii.gz \\"
 	@echo "                     'http://127.0.0.1:$(PORT)/infer/imos?image=sample_ct&output=image' -o .run/volume.nii.gz"
+	@test ! -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so \
+	  || echo "  Orthanc is installed: make pacs serves the samples from an archive"
 	@echo "Ctrl-C stops it. It says when it is ready."
 	@echo
 	@exec $(PYTHON) -m monailabel.main start_server --app apps/imos --studies '$(STUDIES)' \
 	  --host 127.0.0.1 --port $(PORT) --verbose WARNING --log_level warning
+
+# Orthanc is a system package: it is installed only by this target, and only where that needs no password.
+pacs: $(STAMP) .run/studies
+	@test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || { test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null \
+	  && echo "Installing Orthanc" && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	  --no-install-recommends orthanc orthanc-dicomweb >/dev/null; } || true
+	@exec $(PYTHON) main.py serve --studies .run/studies --orthanc .run/archive --port $(PORT)
 
 test: $(STAMP)
 	@ruff check .

@@ -442,6 +442,18 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
     add("--port", type=int, default=8000, help="port (default: %(default)s)")
     add("--conf", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="setting of the app; repeatable")
+    add(
+        "--orthanc",
+        metavar="DIR",
+        help="start Orthanc there, filled with the volumes of --studies, and use it",
+    )
+    add(
+        "--orthanc-port",
+        type=int,
+        default=8042,
+        metavar="N",
+        help="its port, on this machine only (default: %(default)s)",
+    )
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -451,8 +463,20 @@ def serve(args: argparse.Namespace) -> int:
         raise UserError("the server runs from a clone of the repository (apps/imos); clone it and use its main.py.")
     if "://" not in args.studies and not os.path.isdir(args.studies):
         raise UserError(f"--studies {args.studies} is no folder. Name a folder of images, or a DICOMweb address.")
+    studies = args.studies
+    if args.orthanc is not None:
+        from pathlib import Path
+
+        from imos.server import local_archive
+
+        if "://" in studies:
+            raise UserError("--orthanc is filled from a folder of images; --studies names an archive that is there.")
+        archive = local_archive.start(Path(args.orthanc), Path(studies), args.orthanc_port)
+        studies = archive.url
+        print(f"Orthanc is at {studies}. In the browser, once the server is ready:")
+        print(local_archive.announce(archive.studies, args.host, args.port))
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", os.path.realpath(app)]
-    command += ["--studies", args.studies, "--host", args.host, "--port", str(args.port)]
+    command += ["--studies", studies, "--host", args.host, "--port", str(args.port)]
     for key, value in args.conf:
         command += ["--conf", key, value]
     sys.stdout.flush()

@@ -1,0 +1,156 @@
+"""A PACS to try the app with: Orthanc on this machine alone, filled with images as DICOM series (`make pacs`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+from pydicom import dcmwrite
+
+from imos.errors import UserError
+from imos.imaging import read_image
+from imos.server.dicomweb.synthesis import Synthesis, uid
+
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+"""Where Debian's and Ubuntu's package has it."""
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+
+
+class LocalArchive(NamedTuple):
+    """A running Orthanc.
+
+    Attributes:
+        process: It ends with this process, or when it is stopped.
+        url: Its DICOMweb address.
+        studies: StudyInstanceUID of each image's id.
+    """
+
+    process: subprocess.Popen[bytes]
+    url: str
+    studies: dict[str, str]
+
+    def stop(self) -> None:
+        """End it, and wait for that."""
+        _stop(self.process)
+
+
+def start(folder: Path, images: Path, port: int) -> LocalArchive:
+    """Start Orthanc and store every image of a folder in it; it ends with this process.
+
+    Args:
+        folder: Of the archive; made where it is missing, gone on with where it is there.
+        images: Folder of volumes.
+        port: On loopback.
+
+    Raises:
+        UserError: Orthanc is not installed or does not start, or there is no image that DICOM can hold.
+    """
+    program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin")
+    if program is None or not PLUGIN.is_file():
+        raise UserError(
+            "Orthanc with DICOMweb is not installed: apt-get install orthanc orthanc-dicomweb."
+            " Without it, serve the folder itself: make run."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "orthanc.json"
+    settings.write_text(json.dumps(_settings(folder.absolute(), port), indent=2), "utf-8")
+    log = folder / "orthanc.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([program, str(settings)], stdout=output, stderr=output, preexec_fn=_die_with_us)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(url, process, log)
+        return LocalArchive(process, f"{url}/dicom-web", fill(url, images))
+    except BaseException:
+        _stop(process)
+        raise
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait(STOP_SECONDS)
+
+
+def _settings(folder: Path, port: int) -> dict[str, object]:
+    return {
+        "Name": "iMOS",
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "HttpPort": port,
+        "DicomServerEnabled": False,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "Plugins": [str(PLUGIN)],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+
+
+def _die_with_us() -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/system", timeout=5).json()["Name"] == "iMOS" and process.poll() is None:
+                return
+        except (httpx.TransportError, ValueError, KeyError):
+            time.sleep(0.2)
+    raise UserError(f"Orthanc does not start at {url}; what it says is in {log}. Is the port in use?")
+
+
+def fill(url: str, images: Path) -> dict[str, str]:
+    """Store every volume of a folder as a series; one that is there already is not stored twice.
+
+    Args:
+        url: Of Orthanc.
+        images: The folder.
+
+    Returns:
+        StudyInstanceUID of each image's id.
+
+    Raises:
+        UserError: There is none.
+    """
+    studies: dict[str, str] = {}
+    for path in sorted(images.iterdir()):
+        suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+        if suffix is None:
+            continue
+        name, image = path.name[: -len(suffix)], read_image(path)
+        synthesis = Synthesis.of(name, image, datetime.fromtimestamp(path.stat().st_mtime, UTC))
+        if synthesis is None:
+            print(f"{path.name} cannot be a DICOM series; left out", file=sys.stderr)
+            continue
+        for index in range(synthesis.count):
+            content = BytesIO()
+            dcmwrite(content, synthesis.instance(image, index), write_like_original=False)
+            httpx.post(f"{url}/instances", content=content.getvalue(), timeout=60).raise_for_status()
+        studies[name] = uid("study", name)
+    if not studies:
+        raise UserError(f"{images} holds no volume ({', '.join(SUFFIXES)}). Name a folder of volumes.")
+    return studies
+
+
+def announce(studies: dict[str, str], host: str, port: int) -> str:
+    """What to open in the browser, a line a study."""
+    page = f"http://{host}:{port}/ohif/segmentation?StudyInstanceUIDs="
+    width = max(map(len, studies))
+    return os.linesep.join(f"  {name:<{width}}  {page}{study}" for name, study in studies.items())
