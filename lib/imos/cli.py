@@ -463,21 +463,17 @@ def serve(args: argparse.Namespace) -> int:
         raise UserError("the server runs from a clone of the repository (apps/imos); clone it and use its main.py.")
     if "://" not in args.studies and not os.path.isdir(args.studies):
         raise UserError(f"--studies {args.studies} is no folder. Name a folder of images, or a DICOMweb address.")
-    studies = args.studies
-    if args.orthanc is not None:
-        from pathlib import Path
-
-        from imos.server import local_archive
-
-        if "://" in studies:
-            raise UserError("--orthanc is filled from a folder of images; --studies names an archive that is there.")
-        archive = local_archive.start(Path(args.orthanc), Path(studies), args.orthanc_port)
-        studies = archive.url
-        print(f"Orthanc is at {studies}. In the browser, once the server is ready:")
-        print(local_archive.announce(archive.studies, args.host, args.port))
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", os.path.realpath(app)]
-    command += ["--studies", studies, "--host", args.host, "--port", str(args.port)]
+    command += ["--host", args.host, "--port", str(args.port)]
     for key, value in args.conf:
         command += ["--conf", key, value]
+    if args.orthanc is None:
+        command += ["--studies", args.studies]
+    elif "://" in args.studies:
+        raise UserError("--orthanc is filled from a folder of images; --studies names an archive that is there.")
+    else:
+        own = ["--port", str(args.orthanc_port), "--viewer", f"http://{args.host}:{args.port}"]
+        folders = [args.orthanc, args.studies]
+        command = [sys.executable, "-m", "imos.server.local_archive", *own, "--", *folders, *command]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # this process becomes the server, so signals and exit code are its own

@@ -297,6 +297,12 @@ def painted(samples: Path) -> NDArray[np.uint8]:
     return np.asarray(nibabel.load(samples / "ct" / "painted.nii.gz").dataobj)
 
 
+@pytest.fixture
+def organs(painted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Right kidney (2) and liver (4) of the painted slice."""
+    return np.where(np.isin(painted, [2, 4]), painted, 0).astype(np.uint8)
+
+
 @pytest.fixture(scope="session")
 def nifti(samples: Path) -> Callable[[NDArray[np.generic]], bytes]:
     """Makes the bytes of a `.nii.gz` on the CT sample's grid."""

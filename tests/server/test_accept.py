@@ -23,11 +23,6 @@ OBJECTS = [{"value": KIDNEY, "name": "Ren dexter"}, {"value": LIVER, "name": "WÄ
 
 
 @pytest.fixture
-def organs(painted):
-    return np.where(np.isin(painted, [KIDNEY, LIVER]), painted, 0).astype(np.uint8)
-
-
-@pytest.fixture
 def accepting(painter):
     """A client on an image whose label no other test looks at."""
     return replace(painter, image="accepted")

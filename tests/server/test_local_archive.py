@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from imos.errors import UserError
 from imos.server import local_archive
 
 needs_orthanc = pytest.mark.skipif(
-    not local_archive.PLUGIN.is_file() or not shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/sbin"),
+    local_archive.program() is None,
     reason="Orthanc with DICOMweb is not installed: apt-get install orthanc orthanc-dicomweb",
 )
 
@@ -45,7 +44,7 @@ def test_every_volume_is_a_series_in_the_archive_and_starting_again_adds_nothing
             found = httpx.get(f"{archive.url}/studies/{study}/series", timeout=30).json()
             assert len(found) == 1
             assert found[0]["00201209"]["Value"] == [5]
-            assert study in local_archive.announce(archive.studies, "127.0.0.1", 8000)
+            assert study in local_archive.announce(archive.studies, "http://127.0.0.1:8000")
         assert local_archive.fill(archive.url.removesuffix("/dicom-web"), images) == archive.studies
         assert len(httpx.get(f"{archive.url}/series", timeout=30).json()) == 2
     finally:

@@ -25,11 +25,6 @@ def kidney(painted):
     return np.where(painted == KIDNEY, painted, 0).astype(np.uint8)
 
 
-@pytest.fixture
-def organs(painted):
-    return np.where(np.isin(painted, [KIDNEY, LIVER]), painted, 0).astype(np.uint8)
-
-
 def test_info_names_version_and_labels(server):
     info = httpx.get(f"{server.url}/imos/v1/info").json()
 

@@ -16,11 +16,6 @@ OBJECTS = [{"value": KIDNEY, "name": "Ren dexter"}, {"value": LIVER, "name": "WÄ
 
 
 @pytest.fixture
-def organs(painted):
-    return np.where(np.isin(painted, [KIDNEY, LIVER]), painted, 0).astype(np.uint8)
-
-
-@pytest.fixture
 def first(painter):
     """Who works on the image first."""
     return replace(painter, image="accepted")

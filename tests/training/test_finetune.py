@@ -12,10 +12,11 @@ from imos import cli
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, has_adapters, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights
-from imos.propagation.model import BUNDLED, NETWORK_PREFIX, SHARE
-from imos.training import taken
+from imos.propagation.model import BUNDLED, NETWORK_PREFIX, SHARE, Model, Share
+from imos.training import finetune, taken
 from imos.training.finetune import Tune, tunes
 from imos.training.packing import Source, training_stacks
+from imos.training.volumes import Stack
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,17 @@ def words(collection: Path, base: Path, output: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base: Path, tmp_path: Path) -> None:
+def test_only_what_was_tuned_is_in_the_file_and_it_loads(
+    collection: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[Share] = []
+
+    def choose(model: Model, tuned: SmallNetwork, stacks: list[Stack]) -> tuple[SmallNetwork, Share]:
+        network, share = taken.choose(model, tuned, stacks)
+        chosen.append(share)
+        return network, share
+
+    monkeypatch.setattr(finetune, "choose", choose)
     output = tmp_path / "adapter.safetensors"
     assert cli.main(words(collection, base, output, "--tune", "adapters")) == 0
     content = read_weights(output)
@@ -62,7 +73,8 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     assert adapted.network is not None
     assert not has_adapters(plain.network.state_dict())
     assert has_adapters(adapted.network.state_dict())
-    assert all(0 <= share <= 1 for share in adapted.share)
+    assert [adapted.share] == chosen
+    assert plain.share.colour_video == adapted.share.colour_video, "the collection holds no video with colour"
     for name, tensor in plain.network.state_dict().items():
         assert torch.equal(adapted.network.state_dict()[name], tensor)
     assert list(tmp_path.iterdir()) == [output]  # the run's folder is gone

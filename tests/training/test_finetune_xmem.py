@@ -98,6 +98,18 @@ class TestAdapterFile:
         assert output.stat().st_size < 0.2 * adapter.stat().st_size
         imos.load(base, adapter=output, device="cpu")
 
+    def test_goes_on_from_another_and_keeps_what_that_one_had_tuned(
+        self, collection: Path, base: Path, adapter: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "second.safetensors"
+        assert cli.main(words(collection, base, output, "--tune", "adapters", "--adapter", str(adapter))) == 0
+        first, second = read_weights(adapter).tensors, read_weights(output).tensors
+        assert first.keys() == second.keys()
+        for name, tensor in first.items():
+            assert is_adapter_entry(name) or torch.equal(second[name], tensor), name
+        assert any(not torch.equal(second[name], tensor) for name, tensor in first.items())
+        imos.load(base, adapter=output, device="cpu")
+
 
 def test_options_of_xmem_are_refused_for_other_weights(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

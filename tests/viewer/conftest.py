@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import faulthandler
 import functools
-import importlib.util
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import nibabel
@@ -32,17 +31,15 @@ import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
+from playwright.sync_api import Browser, Page, sync_playwright
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy import ndimage
 
 from imos.imaging import Image, ImageKind
+from imos.server import local_archive
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_SECONDS = 120.0
 RUN_SECONDS = 120.0
 TEST_SECONDS = 420.0
@@ -286,23 +283,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     """An empty Orthanc with DICOMweb, for all tests."""
-    program = shutil.which("Orthanc") or shutil.which("orthanc", path="/usr/sbin:/usr/bin")
-    if not program or not ORTHANC_PLUGIN.is_file():
+    program = local_archive.program()
+    if program is None:
         pytest.skip("Orthanc with DICOMweb is not installed: apt-get install orthanc orthanc-dicomweb")
     folder = tmp_path_factory.mktemp("orthanc")
     port = _free_port()
-    settings = {
-        "Name": "test",
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "storage"),
-        "HttpPort": port,
-        "DicomServerEnabled": False,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "Plugins": [str(ORTHANC_PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
-    (folder / "orthanc.json").write_text(json.dumps(settings))
+    (folder / "orthanc.json").write_text(json.dumps(local_archive.settings(folder, port)))
     url = f"http://127.0.0.1:{port}"
     with _running([program, str(folder / "orthanc.json")], folder, folder / "orthanc.log", f"{url}/system"):
         yield Archive(url)
@@ -391,10 +377,6 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not program:
         pytest.skip("Chromium is not installed: apt-get install chromium")
-    if not importlib.util.find_spec("playwright"):
-        pytest.skip("Playwright is not installed: pip install playwright")
-    from playwright.sync_api import sync_playwright
-
     before = set(psutil.Process().children())
     try:
         with sync_playwright() as playwright:

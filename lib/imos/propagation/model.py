@@ -91,7 +91,7 @@ def load(
     path = BUNDLED if weights is None else Path(weights)
     content = read_weights(path)
     if adapter is not None:
-        content = _with_adapter(content, Path(adapter))
+        content = with_adapter(content, Path(adapter))
     configuration = content.info.configuration
     digest = sha256(path)
     if configuration == XMEM:
@@ -146,7 +146,16 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _with_adapter(base: Weights, path: Path) -> Weights:
+def with_adapter(base: Weights, path: Path) -> Weights:
+    """Weights with an adapter's entries in place of their own.
+
+    Args:
+        base: What the adapter was made for.
+        path: The adapter's file.
+
+    Raises:
+        UserError: It is missing or damaged, no adapter, or made for other weights.
+    """
     adapter = read_weights(path)
     if adapter.info.extra.get("kind") != "adapter":
         raise UserError(f"{path.name} is not an adapter file. Give it as --weights, or give the adapter's file.")

@@ -1,7 +1,13 @@
-"""A PACS to try the app with: Orthanc on this machine alone, filled with images as DICOM series (`make pacs`)."""
+"""A PACS to try the app with: Orthanc on this machine alone, filled with images as DICOM series (`make pacs`).
+
+    python -m imos.server.local_archive ARCHIVE IMAGES COMMAND…
+
+starts it, says what to open in the browser, and becomes the command, with `--studies` and the archive's address behind.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -12,7 +18,7 @@ import time
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import httpx
 from pydicom import dcmwrite
@@ -24,6 +30,8 @@ from imos.server.dicomweb.synthesis import Synthesis, uid
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 """Where Debian's and Ubuntu's package has it."""
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+NAME = "iMOS"
+PLACES = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
@@ -58,18 +66,18 @@ def start(folder: Path, images: Path, port: int) -> LocalArchive:
     Raises:
         UserError: Orthanc is not installed or does not start, or there is no image that DICOM can hold.
     """
-    program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin")
-    if program is None or not PLUGIN.is_file():
+    orthanc = program()
+    if orthanc is None:
         raise UserError(
             "Orthanc with DICOMweb is not installed: apt-get install orthanc orthanc-dicomweb."
             " Without it, serve the folder itself: make run."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "orthanc.json"
-    settings.write_text(json.dumps(_settings(folder.absolute(), port), indent=2), "utf-8")
+    written = folder / "orthanc.json"
+    written.write_text(json.dumps(settings(folder.absolute(), port), indent=2), "utf-8")
     log = folder / "orthanc.log"
     with log.open("wb") as output:
-        process = subprocess.Popen([program, str(settings)], stdout=output, stderr=output, preexec_fn=_die_with_us)
+        process = subprocess.Popen([orthanc, str(written)], stdout=output, stderr=output, preexec_fn=_die_with_us)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait(url, process, log)
@@ -84,9 +92,20 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(STOP_SECONDS)
 
 
-def _settings(folder: Path, port: int) -> dict[str, object]:
+def program() -> str | None:
+    """Path of Orthanc; None where it or its DICOMweb is not installed."""
+    return shutil.which("Orthanc", path=PLACES) if PLUGIN.is_file() else None
+
+
+def settings(folder: Path, port: int) -> dict[str, object]:
+    """Of an Orthanc with DICOMweb that only this machine can reach.
+
+    Args:
+        folder: Where it keeps everything; absolute.
+        port: On loopback.
+    """
     return {
-        "Name": "iMOS",
+        "Name": NAME,
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
         "HttpPort": port,
@@ -109,7 +128,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{url}/system", timeout=5).json()["Name"] == "iMOS" and process.poll() is None:
+            if httpx.get(f"{url}/system", timeout=5).json()["Name"] == NAME and process.poll() is None:
                 return
         except (httpx.TransportError, ValueError, KeyError):
             time.sleep(0.2)
@@ -149,8 +168,32 @@ def fill(url: str, images: Path) -> dict[str, str]:
     return studies
 
 
-def announce(studies: dict[str, str], host: str, port: int) -> str:
-    """What to open in the browser, a line a study."""
-    page = f"http://{host}:{port}/ohif/segmentation?StudyInstanceUIDs="
+def announce(studies: dict[str, str], viewer: str) -> str:
+    """What to open in the browser of a server at that address, a line a study."""
+    page = f"{viewer}/ohif/segmentation?StudyInstanceUIDs="
     width = max(map(len, studies))
     return os.linesep.join(f"  {name:<{width}}  {page}{study}" for name, study in studies.items())
+
+
+def main() -> NoReturn:
+    """Start the archive, then become the server that uses it. Signals and exit code are the server's own."""
+    parser = argparse.ArgumentParser(prog="python -m imos.server.local_archive")
+    parser.add_argument("archive", type=Path, help="folder of the archive")
+    parser.add_argument("images", type=Path, help="folder of volumes")
+    parser.add_argument("--port", type=int, default=8042, help="of Orthanc (default: %(default)s)")
+    parser.add_argument("--viewer", default="http://127.0.0.1:8000", help="its address (default: %(default)s)")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what starts the server")
+    args = parser.parse_args()
+    try:
+        archive = start(args.archive, args.images, args.port)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"Orthanc is at {archive.url}. In the browser, once the server is ready:")
+    print(announce(archive.studies, args.viewer), flush=True)
+    command = [*args.command, "--studies", archive.url]
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,9 +175,9 @@ class _Choice(Strategy):
         image = random.choice([name for name, value in worth.items() if value == best])
         return {"id": image, "worth": round(best, 4), "strategy_used": self.name}
 
+    @abstractmethod
     def worth(self, waiting: Sequence[str]) -> dict[str, float]:
         """How much each image is worth, for those of which anything is known."""
-        raise NotImplementedError
 
 
 class LeastCertain(_Choice):

@@ -18,7 +18,17 @@ from torch import Tensor
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
-from imos.propagation.model import BUNDLED, ENCODER_PREFIX, NETWORK_PREFIX, SHARE, SMALL, XMEM, Share, load
+from imos.propagation.model import (
+    BUNDLED,
+    ENCODER_PREFIX,
+    NETWORK_PREFIX,
+    SHARE,
+    SMALL,
+    XMEM,
+    Share,
+    load,
+    with_adapter,
+)
 from imos.training.finetune_xmem import finetune_xmem
 from imos.training.packing import Source, training_stacks
 from imos.training.phases import Phase
@@ -129,12 +139,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.output} is no .safetensors file. Give the adapter such a name.")
     if not args.output.absolute().parent.is_dir():
         raise UserError(f"cannot write {args.output}: {args.output.parent} is not a folder. Create it first.")
-    content = read_weights(args.weights)
+    content, carried = read_weights(args.weights), frozenset[str]()
+    if args.adapter:
+        content, carried = with_adapter(content, args.adapter), frozenset(read_weights(args.adapter).tensors)
     groups, without = args.sets, tuple(args.hold_out_class)
     source = Source(args.data, args.split, groups, without, holds_out=False, synthetic_share=args.synthetic)
     said = f"{args.data.name}/{args.split} {','.join(groups)}" + (f" without {', '.join(without)}" if without else "")
     if content.info.configuration == XMEM:
-        finetune_xmem(args, content, source, said)
+        finetune_xmem(args, content, source, said, carried)
         return 0
     refuse_without_xmem(args)
     if content.info.configuration != SMALL:
@@ -145,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     torch.manual_seed(1)
     network = SmallNetwork(adapters=True)
     network.load_state_dict(base.network.state_dict(), strict=False)  # new adapters keep their start
-    carried = frozenset(part(read_weights(args.adapter).tensors, NETWORK_PREFIX)) if args.adapter else frozenset()
+    carried = frozenset(name.removeprefix(NETWORK_PREFIX) for name in carried if name.startswith(NETWORK_PREFIX))
     encoder = part(content.tensors, ENCODER_PREFIX)
     steps, batch = args.steps or 300, args.batch or 8
     settings = TrainSettings(

@@ -48,10 +48,12 @@ class ClipTuning(ClipStart):
     Attributes:
         tune: What is trained.
         base_sha256: Digest of the weights that the adapters belong to.
+        carried: Entries that an earlier adapter brought: they differ from the base, trained on or not.
     """
 
     tune: Tune = Tune.DECODER
     base_sha256: str = ""
+    carried: frozenset[str] = frozenset()
 
     def trains(self, name: str) -> bool:
         """Whether a parameter is trained."""
@@ -62,13 +64,15 @@ class ClipTuning(ClipStart):
         tensors = {
             name: tensor.half() if tensor.is_floating_point() else tensor
             for name, tensor in network.items()
-            if self.trains(name)
+            if self.trains(name) or name in self.carried
         }
         extra = {"kind": "adapter", "tune": self.tune.value, "base_sha256": self.base_sha256, "clips": str(clips)}
         save_weights(path, tensors, WeightsInfo(XMEM, "0.1.0", self.data, "of its data", extra))
 
 
-def finetune_xmem(args: argparse.Namespace, weights: Weights, source: Source, data: str) -> None:
+def finetune_xmem(
+    args: argparse.Namespace, weights: Weights, source: Source, data: str, carried: frozenset[str]
+) -> None:
     """Fine-tune and write the adapter.
 
     Args:
@@ -76,6 +80,7 @@ def finetune_xmem(args: argparse.Namespace, weights: Weights, source: Source, da
         weights: To adapt; those of iMOS bring adapters, which are trained on.
         source: What to cut clips from.
         data: The same, for people.
+        carried: Entries of the weights that an earlier adapter brought.
     """
     base = xmem_from_weights(weights)
     short = PAPER_PHASES[-1]
@@ -85,7 +90,8 @@ def finetune_xmem(args: argparse.Namespace, weights: Weights, source: Source, da
     settings = ClipSettings(curriculum, rate, save_every=max(50, curriculum.steps // 10), at_once=args.at_once)
     torch.manual_seed(settings.seed)
     network = base if base.config.adapters else with_adapters(base)
-    start = ClipTuning(network, data=data, tune=Tune(args.tune), base_sha256=sha256(args.weights))
+    tune = Tune(args.tune)
+    start = ClipTuning(network, data=data, tune=tune, base_sha256=sha256(args.weights), carried=carried)
     folder = args.folder or args.output.with_suffix(".run")
     machine = Machine(args.workers, args.bfloat16, args.minutes, args.held_out or HELD_OUT)
     with training_device(args.device) as device:

@@ -80,7 +80,7 @@ def choose(base: Model, tuned: SmallNetwork, stacks: list[Stack]) -> tuple[Small
     objects = {kind: walks(of_kind, MOST_OBJECTS // len(kinds)) for kind, of_kind in kinds.items()}
     objects = {kind: chosen for kind, chosen in objects.items() if chosen}
     if not objects:
-        return tuned, Share()
+        return tuned, base.share
     network = base.network
 
     def value(taken: Taken, kind: str) -> float:
