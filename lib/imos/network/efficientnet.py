@@ -48,6 +48,15 @@ class Pyramid(NamedTuple):
     f8: Tensor
     f16: Tensor
 
+    def pixels(self) -> Tensor:
+        """The maps at strides 2, 4 and 8 together at stride 2, `(B, 80, H/2, W/2)`."""
+        size = self.f2.shape[2:]
+        coarser = (
+            functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
+            for level in (self.f4, self.f8)
+        )
+        return torch.cat([self.f2, *coarser], 1)
+
 
 class SameConv(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding: at stride 2 the odd row of padding goes below and right."""

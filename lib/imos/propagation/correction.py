@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imos.network.efficientnet import Pyramid
 from imos.network.memory import Memory, MemorySettings
-from imos.network.small import HIDDEN, SmallNetwork
+from imos.network.small import HIDDEN
+from imos.network.steps import Encoded, Steps
 
 MEMORY = MemorySettings(max_slices=8, min_slices=4, prototypes=128, max_long_term=2048)
 MEMORY_EVERY = 3
@@ -34,28 +34,25 @@ class Correction:
     """Memory and sensory state of one object during one pass.
 
     Args:
-        network: Trained parts of `small`.
-        pyramid: Key encoder's maps of the painted slice's region.
+        steps: The networks of `small`.
+        encoded: The painted slice's region.
         picture: `(S, S)` gray uint8, that region.
         mask: `(S, S)` float32, the painted object.
     """
 
-    def __init__(
-        self, network: SmallNetwork, pyramid: Pyramid, picture: NDArray[np.uint8], mask: NDArray[np.float32]
-    ) -> None:
-        self._network = network
+    def __init__(self, steps: Steps, encoded: Encoded, picture: NDArray[np.uint8], mask: NDArray[np.float32]) -> None:
+        self._steps = steps
         self._memory = Memory(MEMORY)
         self._time = 0
-        size = pyramid.f16.shape[2:]
-        self._hidden = pyramid.f16.new_zeros(1, HIDDEN, *size)
+        deepest = encoded.maps.f16
+        self._hidden = deepest.new_zeros(1, HIDDEN, *deepest.shape[2:])
         self._painted = np.stack([_signed(picture), 2 * mask - 1])
-        self._maps = network.normalise(*pyramid[1:])
-        self._key = network.encode_key(self._maps.f16)
+        self._encoded = encoded
         self._remember(picture, mask, deep=True)
 
     def correct(
         self,
-        pyramid: Pyramid,
+        encoded: Encoded,
         picture: NDArray[np.uint8],
         warped: NDArray[np.float32],
         prior: NDArray[np.float32],
@@ -64,21 +61,18 @@ class Correction:
         """What to add to the floor's log odds on the next slice.
 
         Args:
-            pyramid: Key encoder's maps of the slice.
+            encoded: The slice.
             picture: `(S, S)` gray uint8.
             warped: `(S, S)` float32, 0…255, the previous picture carried by the flow.
             prior: `(S, S)` log odds of the prior.
             score: `(S, S)` target model.
         """
         self._time += 1
-        self._maps = self._network.normalise(*pyramid[1:])
-        self._key = self._network.encode_key(self._maps.f16)
-        readout = self._memory.read(self._key[0][0], self._key[2][0])
+        self._encoded = encoded
+        readout = self._memory.read(encoded.key.key[0], encoded.key.selection[0])
         current, before = _signed(picture), _signed(warped)
-        cues = torch.from_numpy(np.stack([current, before, current - before, prior / 4, score / 4, *self._painted]))[
-            None
-        ]
-        decoded = self._network.decode(self._maps, readout, self._hidden, cues.to(readout.device))
+        cues = np.stack([current, before, current - before, prior / 4, score / 4, *self._painted])[None]
+        decoded = self._steps.decode(encoded.maps, readout, self._hidden, torch.from_numpy(cues))
         self._hidden = decoded.hidden
         return Corrected(decoded.residual[0, 0].cpu().numpy(), (float(decoded.existence), float(decoded.quality)))
 
@@ -88,14 +82,12 @@ class Correction:
             self._remember(picture, probability, deep=self._time % MEMORY_EVERY == 0)
 
     def _remember(self, picture: NDArray[np.uint8], probability: NDArray[np.float32], *, deep: bool) -> None:
-        device = self._hidden.device
-        gray = torch.from_numpy(picture).float().div_(127.5).sub_(1)[None, None].to(device)
-        mask = torch.from_numpy(probability)[None, None].to(device)
+        gray, mask = (torch.from_numpy(plane)[None, None] for plane in (_signed(picture), probability))
         value: Tensor
-        value, reinforced = self._network.value_encoder(gray, mask, self._maps.f16, self._hidden)
+        value, reinforced = self._steps.value(gray, mask, self._encoded.maps.f16, self._hidden)
         if deep:
             self._hidden = reinforced
-        key, shrinkage, selection = self._key
+        key, shrinkage, selection = self._encoded.key
         self._memory.add(key[0], shrinkage[0], selection[0], value, self._time)
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from imos.errors import UserError
+from imos.network.compiled import CompiledSteps, can_compile
 from imos.network.efficientnet import EfficientNetLite0
 from imos.network.small import SmallNetwork, has_adapters
+from imos.network.steps import Steps, TorchSteps
 from imos.network.weights import Weights, WeightsInfo, load_strictly, read_weights, sha256, xmem_from_weights
 from imos.network.xmem import XMem
+from imos.propagation.cores import passes_at_once
 from imos.propagation.existence import FEATURES, Judge
+from imos.propagation.region import GRID
 
 BUNDLED = Path(__file__).parents[3] / "weights" / "small.safetensors"
 SMALL, XMEM = "small", "xmem"
@@ -69,6 +74,21 @@ class Model:
     floor_judge: Judge | None = None
     share: Share = ALL_OF_IT
     xmem: XMem | None = None
+
+    @cached_property
+    def steps(self) -> Steps:
+        """`small`: the networks as a pass uses them, compiled where they run on the CPU.
+
+        Raises:
+            ValueError: These are no weights of `small`.
+        """
+        if self.encoder is None:
+            msg = f"{self.name} holds no networks of configuration {SMALL}"
+            raise ValueError(msg)
+        steps = TorchSteps(self.encoder, self.network)
+        if self.device.type == "cpu" and can_compile():
+            return CompiledSteps(steps, GRID, passes_at_once(self))
+        return steps
 
 
 def load(

@@ -12,9 +12,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
-
-from imos.network.efficientnet import Pyramid
 
 STRIDE = 2
 """Grid pixels a feature pixel."""
@@ -37,15 +34,15 @@ def picture_tensor(picture: NDArray[np.uint8]) -> torch.Tensor:
     return tensor.permute(2, 0, 1)[None]
 
 
-def pixel_features(picture: NDArray[np.uint8], pyramid: Pyramid) -> NDArray[np.float32]:
+def pixel_features(picture: NDArray[np.uint8], deep: torch.Tensor) -> NDArray[np.float32]:
     """Features of every second grid pixel.
 
     Args:
         picture: `(S, S)` or `(S, S, 3)` uint8, the region.
-        pyramid: Key encoder's maps of the same picture; those at strides 2, 4 and 8 are used.
+        deep: `(80, S/2, S/2)` key encoder's maps of the same picture at stride 2, `Pyramid.pixels`.
 
     Returns:
-        `(S/2 · S/2, F)` float32, row-major.
+        `(F, S/2 · S/2)` float32.
     """
     size = picture.shape[0] // STRIDE
     values = picture.astype(np.float32) / 255.0
@@ -61,13 +58,7 @@ def pixel_features(picture: NDArray[np.uint8], pyramid: Pyramid) -> NDArray[np.f
             hand.extend(deviation[..., channel] for channel in range(values.shape[2]))
     hand.extend(plane * plane for plane in hand[: 4 * values.shape[2]])
     small = [cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA).reshape(-1) for plane in hand]
-    maps = [pyramid.f2]
-    maps += [
-        functional.interpolate(level, size=(size, size), mode="bilinear", align_corners=False)
-        for level in (pyramid.f4, pyramid.f8)
-    ]
-    deep = torch.cat([level[0].reshape(level.shape[1], -1) for level in maps]).cpu().numpy()
-    features: NDArray[np.float32] = np.concatenate([np.stack(small), deep]).T
+    features: NDArray[np.float32] = np.concatenate([np.stack(small), deep.reshape(deep.shape[0], -1).cpu().numpy()])
     return features
 
 
@@ -78,7 +69,7 @@ class TargetModel:
     """Logistic regression from pixel features to object or background.
 
     Args:
-        features: `(N, F)` of the painted slice.
+        features: `(F, N)` of the painted slice.
         mask: `(S, S)` float32 in [0, 1], the painted object on the grid.
         unknown: `(S, S)` pixels that say nothing: neither object nor background.
     """
@@ -86,16 +77,17 @@ class TargetModel:
     def __init__(
         self, features: NDArray[np.float32], mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None = None
     ) -> None:
-        self._mean = features.mean(0)
-        self._scale = 1.0 / (features.std(0) + 1e-3)
-        self._weights = np.zeros(features.shape[1] + 1, np.float32)
+        self._mean = features.mean(1, keepdims=True)
+        self._scale = 1.0 / (features.std(1, keepdims=True) + 1e-3)
+        self._weights = np.zeros(features.shape[0] + 1, np.float32)
         self._fit(*self._samples(features, mask, unknown))
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log odds of object against background, `(S/2, S/2)`, limited to ±8."""
-        size = round(float(np.sqrt(features.shape[0])))
-        score = self._standard(features) @ self._weights
-        return np.clip(score, -SCORE_LIMIT, SCORE_LIMIT).reshape(size, size)
+        size = round(float(np.sqrt(features.shape[1])))
+        score = self._weights[:-1] @ self._standard(features) + self._weights[-1]
+        limited: NDArray[np.float32] = np.clip(score, -SCORE_LIMIT, SCORE_LIMIT)
+        return limited.reshape(size, size)
 
     def _samples(
         self, features: NDArray[np.float32], mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None
@@ -106,14 +98,13 @@ class TargetModel:
         target, weight = _targets(mask)
         if unknown is not None:
             weight = np.where(unknown[::STRIDE, ::STRIDE].reshape(-1), 0, weight)
-        return self._standard(features[chosen]), target[chosen], weight[chosen] * SAMPLE**2
+        standard = self._standard(features[:, chosen])
+        x = np.column_stack([standard.T, np.ones(len(chosen), np.float32)])
+        return x, target[chosen], weight[chosen] * SAMPLE**2
 
     def _standard(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        standard = np.empty((features.shape[0], features.shape[1] + 1), np.float32)
-        np.subtract(features, self._mean, out=standard[:, :-1])
-        standard[:, :-1] *= self._scale
+        standard: NDArray[np.float32] = (features - self._mean) * self._scale
         np.clip(standard, -6.0, 6.0, out=standard)
-        standard[:, -1] = 1.0
         return standard
 
     def _fit(self, x: NDArray[np.float32], y: NDArray[np.float32], weight: NDArray[np.float32]) -> None:

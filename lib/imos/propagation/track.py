@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imos.network.efficientnet import EfficientNetLite0, Pyramid
+from imos.network.steps import Encoded, Steps
 from imos.propagation.correction import Correction
 from imos.propagation.existence import UNTAUGHT, gather
 from imos.propagation.floor import FLOOR, FloorSettings, logit, sigmoid
@@ -77,7 +77,7 @@ def track(
         One estimate a slice, outward.
 
     Raises:
-        ValueError: The weights have no key encoder of `small`.
+        ValueError: These are no weights of `small`.
     """
     parts = split(mask)
     walks = [
@@ -121,10 +121,7 @@ def _track_part(
     settings: FloorSettings,
 ) -> Iterator[Estimate]:
     """`track` for one part; `others` are the object's other parts, which are no background to learn from."""
-    encoder = model.encoder
-    if encoder is None:
-        msg = "track needs weights of configuration small"
-        raise ValueError(msg)
+    networks = model.steps
     step = 1 if stop >= start else -1
     shape = slices.shape
     region = region_around(mask)
@@ -133,16 +130,16 @@ def _track_part(
     share = model.share.volume
     if patience is None:  # a video
         share = model.share.colour_video if plane.ndim == 3 else model.share.gray_video
-    network = model.network if share > 0 else None
-    judge = (model.floor_judge if network is None else model.judge) or UNTAUGHT
+    corrects = model.network is not None and share > 0
+    judge = (model.judge if corrects else model.floor_judge) or UNTAUGHT
     picture = _picture(plane, region)
-    pyramid = _encode(encoder, picture, deep=network is not None)
+    features, encoded = _see(networks, picture, corrects)
+    correction = Correction(networks, encoded, gray(picture), probability) if encoded is not None else None
     unknown = np.ones((region.grid, region.grid), bool)
     unknown[region.inside(shape)] = False
     if others.any():
         unknown |= region.crop(others.astype(np.float32)) > 0.1
-    target = TargetModel(pixel_features(picture, pyramid), probability, unknown)
-    correction = Correction(network, pyramid, gray(picture), probability) if network is not None else None
+    target = TargetModel(features, probability, unknown)
     area = painted_area = float(mask.sum())
     held: list[Estimate] = []  # slices without the object, until it is seen again or patience ends
     for distance, index in enumerate(range(start + step, stop + step, step), 1):
@@ -153,18 +150,18 @@ def _track_part(
         region = following
         plane = slices[index]
         current = _picture(plane, region)
-        pyramid = _encode(encoder, current, deep=correction is not None)
         flow = backward_flow(gray(current), gray(picture))
         # the hard mask: a soft one would sum up evidence from slice to slice until neighbours belong to the object
         prior = warp((probability > 0.5).astype(np.float32), flow)
         prior = cv2.GaussianBlur(prior, (0, 0), settings.prior_blur)
         prior_odds = logit(prior, settings.prior_limit)
-        score = cv2.resize(target.score(pixel_features(current, pyramid)), (region.grid, region.grid))
-        odds = prior_odds + settings.score_weight * score
         warped = warp(gray(picture).astype(np.float32), flow)
+        features, encoded = _see(networks, current, corrects)
+        score = cv2.resize(target.score(features), (region.grid, region.grid))
+        odds = prior_odds + settings.score_weight * score
         heads = (0.0, 0.0)
-        if correction is not None:
-            corrected = correction.correct(pyramid, gray(current), warped, prior_odds, score)
+        if correction is not None and encoded is not None:
+            corrected = correction.correct(encoded, gray(current), warped, prior_odds, score)
             odds, heads = odds + share * corrected.residual, corrected.heads
         probability = region.beyond(sigmoid(odds), shape)
         previous_area, area = area, float(np.count_nonzero(probability[region.inside(shape)] > 0.5)) * region.scale**2
@@ -191,7 +188,10 @@ def _picture(plane: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
     return region.crop(plane).astype(np.uint8, copy=False)
 
 
-def _encode(encoder: EfficientNetLite0, picture: NDArray[np.uint8], *, deep: bool) -> Pyramid:
-    device = encoder.stem.weight.device
-    pyramid: Pyramid = encoder(picture_tensor(picture).to(device), depth=4 if deep else 3)
-    return pyramid
+def _see(networks: Steps, picture: NDArray[np.uint8], corrects: bool) -> tuple[NDArray[np.float32], Encoded | None]:
+    """The target model's features of a picture, and what the network wants of it, if it is asked."""
+    image = picture_tensor(picture)
+    if not corrects:
+        return pixel_features(picture, networks.pixels(image)[0]), None
+    encoded = networks.encode(image)
+    return pixel_features(picture, encoded.pixels[0]), encoded

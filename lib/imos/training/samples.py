@@ -202,11 +202,8 @@ class _Tone:
 @torch.no_grad()
 def _finish(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], encoder: EfficientNetLite0) -> Sample:
     batch = torch.cat([picture_tensor(picture) for picture in pictures])
-    pyramid = encoder(batch)
-    features = [
-        pixel_features(picture, type(pyramid)(*(level[number : number + 1] for level in pyramid)))
-        for number, picture in enumerate(pictures)
-    ]
+    pyramid = encoder.forward(batch)
+    features = [pixel_features(picture, deep) for picture, deep in zip(pictures, pyramid.pixels(), strict=True)]
     target = TargetModel(features[0], masks[0].astype(np.float32))
     scores = np.stack([target.score(feature) for feature in features[1:]])
     pairs = zip(pictures[1:], pictures[:-1], strict=True)

@@ -1,0 +1,144 @@
+"""The networks of `small`, compiled for the processor by OpenVINO.
+
+The same float32 arithmetic as PyTorch's, to 1e-4 of a map's values, in a quarter of the time: one step is many small
+operations, and a compiled network spends no time between them (docs/performance.md). PyTorch remains the definition:
+what is compiled is the traced module. Nothing is written to disk.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from imos.network.efficientnet import CHANNELS
+from imos.network.small import CUES, HIDDEN, VALUE, Decoded, Maps
+from imos.network.steps import Encoded, Key, TorchSteps
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
+
+
+def can_compile() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+class CompiledSteps:
+    """`Steps` for pictures of one size; each network is compiled when it is first asked. May be used by many threads.
+
+    Args:
+        steps: To compile; on the CPU.
+        grid: Pixels a side of every picture, S.
+        at_once: Threads that ask at the same time.
+    """
+
+    def __init__(self, steps: TorchSteps, grid: int, at_once: int) -> None:
+        self._steps = steps
+        self._grid = grid
+        self._at_once = at_once
+        self._lock = threading.RLock()
+
+    def pixels(self, image: Tensor) -> Tensor:
+        """See `Steps`."""
+        return self._finer(image)[0]
+
+    def encode(self, image: Tensor) -> Encoded:
+        """See `Steps`."""
+        made = self._encoder(image)
+        return Encoded(made[0], Maps(*made[1:4]), Key(*made[4:]))
+
+    def decode(self, maps: Maps, readout: Tensor, hidden: Tensor, cues: Tensor) -> Decoded:
+        """See `Steps`."""
+        return Decoded(*self._decoder(*maps, readout, hidden, cues))
+
+    def value(self, picture: Tensor, mask: Tensor, deep: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Steps`."""
+        value, reinforced = self._value_encoder(picture, mask, deep, hidden)
+        return value, reinforced
+
+    @cached_property
+    def _finer(self) -> _Compiled:
+        return self._compile(lambda image: (self._steps.pixels(image),), [self._shape(3)])
+
+    @cached_property
+    def _encoder(self) -> _Compiled:
+        def encode(image: Tensor) -> tuple[Tensor, ...]:
+            made = self._steps.encode(image)
+            return made.pixels, *made.maps, *made.key
+
+        return self._compile(encode, [self._shape(3)])
+
+    @cached_property
+    def _decoder(self) -> _Compiled:
+        def decode(f4: Tensor, f8: Tensor, f16: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+            return tuple(self._steps.decode(Maps(f4, f8, f16), *others))
+
+        maps = [self._shape(channels, 4 * 2**level) for level, channels in enumerate(CHANNELS[1:])]
+        return self._compile(decode, [*maps, self._shape(VALUE, 16), self._shape(HIDDEN, 16), self._shape(CUES)])
+
+    @cached_property
+    def _value_encoder(self) -> _Compiled:
+        deep, hidden = self._shape(CHANNELS[3], 16), self._shape(HIDDEN, 16)
+        return self._compile(self._steps.value, [self._shape(1), self._shape(1), deep, hidden])
+
+    def _shape(self, channels: int, stride: int = 1) -> tuple[int, ...]:
+        return 1, channels, self._grid // stride, self._grid // stride
+
+    def _compile(self, function: Callable[..., Sequence[Tensor]], shapes: list[tuple[int, ...]]) -> _Compiled:
+        with self._lock:
+            return _Compiled(_Traced(function, self._steps).eval(), shapes, self._at_once)
+
+
+class _Traced(nn.Module):
+    """A function as a module, which is what can be traced; it owns the weights that the function uses."""
+
+    def __init__(self, function: Callable[..., Sequence[Tensor]], weights: nn.Module) -> None:
+        super().__init__()
+        self._function = function
+        self._weights = weights
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self._function(*tensors))
+
+
+class _Compiled:
+    """A compiled module; each thread that calls it has a request of its own."""
+
+    def __init__(self, module: nn.Module, shapes: Sequence[tuple[int, ...]], at_once: int) -> None:
+        from openvino import Core, properties
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        examples = tuple(torch.zeros(shape) for shape in shapes)
+        with torch.no_grad(), warnings.catch_warnings():
+            # Tracing is deprecated, but torch.export takes ten times as long; and sizes are meant to become constants.
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(module, examples, check_trace=False)
+        # OpenVINO's own convert_model does the same, but reports its use over the network
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(traced, example_input=examples)  # must outlive the conversion
+        model = frontend.convert(frontend.load(decoder))
+        model.reshape({place: list(shape) for place, shape in zip(model.inputs, shapes, strict=True)})
+        settings = {
+            properties.hint.inference_precision(): "f32",
+            properties.inference_num_threads(): at_once,
+            properties.num_streams(): at_once,
+            properties.hint.enable_cpu_pinning(): False,  # the machine does other things as well
+        }
+        self._model: CompiledModel = Core().compile_model(model, "CPU", settings)
+        self._local = threading.local()
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._model.create_infer_request()
+        inputs: list[Any] = [tensor.detach().contiguous().numpy() for tensor in tensors]
+        made = request.infer(inputs, share_inputs=True)
+        return [torch.from_numpy(made[place]) for place in self._model.outputs]

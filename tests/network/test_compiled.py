@@ -1,0 +1,118 @@
+"""The compiled networks say what PyTorch's say."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+import imos
+from imos.network.compiled import CompiledSteps
+from imos.network.small import CUES, HIDDEN, VALUE
+from imos.network.steps import TorchSteps
+from imos.propagation.model import Model
+
+GRID = 160
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return imos.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def plain(model: Model) -> TorchSteps:
+    assert model.encoder is not None
+    return TorchSteps(model.encoder, model.network)
+
+
+@pytest.fixture(scope="module")
+def compiled(plain: TorchSteps) -> CompiledSteps:
+    return CompiledSteps(plain, GRID, at_once=2)
+
+
+def drawn(seed: int, channels: int, side: int) -> Tensor:
+    return torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def picture(seed: int) -> Tensor:
+    """Something with structures: noise, smoothed."""
+    return torch.nn.functional.avg_pool2d(drawn(seed, 3, GRID), 9, 1, 4)
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    largest = float(expected.abs().max())
+    assert float((found - expected).abs().max()) <= 1e-4 * max(largest, 1.0)
+
+
+def test_encoding_is_that_of_pytorch(plain: TorchSteps, compiled: CompiledSteps) -> None:
+    found, expected = compiled.encode(picture(1)), plain.encode(picture(1))
+    assert_close(found.pixels, expected.pixels)
+    for level, expected_level in zip((*found.maps, *found.key), (*expected.maps, *expected.key), strict=True):
+        assert_close(level, expected_level)
+    assert_close(compiled.pixels(picture(1)), expected.pixels)
+
+
+def test_decoding_and_values_are_those_of_pytorch(plain: TorchSteps, compiled: CompiledSteps) -> None:
+    maps = plain.encode(picture(2)).maps
+    side = GRID // 16
+    readout, hidden, cues = drawn(3, VALUE, side), drawn(4, HIDDEN, side), 2 * drawn(5, CUES, GRID) - 1
+    for found, expected in zip(
+        compiled.decode(maps, readout, hidden, cues), plain.decode(maps, readout, hidden, cues), strict=True
+    ):
+        assert_close(found, expected)
+    for found, expected in zip(
+        compiled.value(cues[:, :1], drawn(6, 1, GRID), maps.f16, hidden),
+        plain.value(cues[:, :1], drawn(6, 1, GRID), maps.f16, hidden),
+        strict=True,
+    ):
+        assert_close(found, expected)
+
+
+def test_results_of_one_call_are_not_overwritten_by_the_next(compiled: CompiledSteps) -> None:
+    first = compiled.pixels(picture(7))
+    before = first.clone()
+    compiled.pixels(picture(8))
+    assert torch.equal(first, before)
+
+
+def test_threads_do_not_disturb_each_other(compiled: CompiledSteps) -> None:
+    pictures = [picture(seed) for seed in range(12)]
+    one_by_one = [compiled.encode(image).maps.f16 for image in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda image: compiled.encode(image).maps.f16, pictures))
+    assert all(torch.equal(one, other) for one, other in zip(one_by_one, together, strict=True))
+
+
+def test_adapters_are_compiled_too(model: Model) -> None:
+    from imos.network.small import SmallNetwork
+
+    assert model.encoder is not None
+    torch.manual_seed(3)
+    steps = TorchSteps(model.encoder, SmallNetwork(adapters=True).eval())
+    compiled = CompiledSteps(steps, GRID, at_once=1)
+    assert_close(compiled.encode(picture(9)).maps.f16, steps.encode(picture(9)).maps.f16)
+
+
+def test_without_a_memory_network_the_finer_maps_are_all_there_is(model: Model) -> None:
+    assert model.encoder is not None
+    steps = TorchSteps(model.encoder, None)
+    assert_close(CompiledSteps(steps, GRID, at_once=1).pixels(picture(10)), steps.pixels(picture(10)))
+    with pytest.raises(ValueError, match="no memory network"):
+        steps.encode(picture(10))
+
+
+def test_a_model_on_the_cpu_is_compiled_and_says_what_pytorch_says(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from imos.propagation import model as module
+
+    assert isinstance(model.steps, CompiledSteps)
+    monkeypatch.setattr(module, "can_compile", lambda: False)
+    assert isinstance(replace(model).steps, TorchSteps)
