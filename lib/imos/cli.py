@@ -54,6 +54,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("train a network, or go on with a run", "imos.training.train"),
     "finetune": Verb("train adapters for one kind of data on a few labelled volumes", "imos.training.finetune"),
     "weights": Verb("a project's versions: list, activate, roll back, export, import", "imos.registry.verb"),
+    "benchmark": Verb("time and memory of propagation on this machine", "imos.benchmark.benchmark"),
     "evaluate": Verb("judge weights on a labelled collection, beside baselines", "imos.evaluation.evaluate"),
 }
 
@@ -274,7 +275,7 @@ def propagate(args: argparse.Namespace) -> int:
         _check_writable(path)
     _check_distinct(args)
 
-    from imos.imaging import check_writable, read_image, read_label_map, write_label_map
+    from imos.imaging import ImageKind, check_writable, read_image, read_label_map, write_label_map
 
     image = read_image(args.image, time=args.time)
     check_writable(args.output, image)  # now that the image's kind is known, its format too
@@ -285,6 +286,7 @@ def propagate(args: argparse.Namespace) -> int:
     import imos
 
     model = imos.load(args.weights, adapter=args.adapter, device=args.device)
+    model.prepare(is_video=image.kind is ImageKind.VIDEO, has_colour=image.is_rgb)
     session = imos.Session(model, image, first=args.first, last=args.last)
     session.paint_volume(painted, plane=args.plane)
 

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,7 @@ from imos.network.small import CUES, HIDDEN, VALUE, Decoded, Maps
 from imos.network.steps import Encoded, Key, TorchSteps
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel
+    from openvino import InferRequest
 
 
 def can_compile() -> bool:
@@ -44,6 +45,10 @@ class CompiledSteps:
         self._grid = grid
         self._at_once = at_once
         self._lock = threading.RLock()
+
+    def prepare(self, *, corrects: bool) -> None:
+        """See `Steps`."""
+        _ = (self._encoder, self._decoder, self._value_encoder) if corrects else self._finer
 
     def pixels(self, image: Tensor) -> Tensor:
         """See `Steps`."""
@@ -109,7 +114,11 @@ class _Traced(nn.Module):
 
 
 class _Compiled:
-    """A compiled module; each thread that calls it has a request of its own."""
+    """A compiled module.
+
+    One that several threads may ask hands its work to threads of its own, which costs as much as it gains. So there is
+    a compiled model for each thread that may ask at the same time, and it works in the thread that asks.
+    """
 
     def __init__(self, module: nn.Module, shapes: Sequence[tuple[int, ...]], at_once: int) -> None:
         from openvino import Core, properties
@@ -128,17 +137,20 @@ class _Compiled:
         model.reshape({place: list(shape) for place, shape in zip(model.inputs, shapes, strict=True)})
         settings = {
             properties.hint.inference_precision(): "f32",
-            properties.inference_num_threads(): at_once,
-            properties.num_streams(): at_once,
+            properties.inference_num_threads(): 1,
+            properties.num_streams(): 1,
             properties.hint.enable_cpu_pinning(): False,  # the machine does other things as well
         }
-        self._model: CompiledModel = Core().compile_model(model, "CPU", settings)
-        self._local = threading.local()
+        core = Core()
+        self._free: SimpleQueue[InferRequest] = SimpleQueue()
+        for _ in range(at_once):
+            self._free.put(core.compile_model(model, "CPU", settings).create_infer_request())
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
-        request = getattr(self._local, "request", None)
-        if request is None:
-            request = self._local.request = self._model.create_infer_request()
         inputs: list[Any] = [tensor.detach().contiguous().numpy() for tensor in tensors]
-        made = request.infer(inputs, share_inputs=True)
-        return [torch.from_numpy(made[place]) for place in self._model.outputs]
+        request = self._free.get()
+        try:
+            made = request.infer(inputs, share_inputs=True)
+        finally:
+            self._free.put(request)
+        return [torch.from_numpy(array) for array in made.values()]

@@ -40,6 +40,9 @@ class Encoded(NamedTuple):
 class Steps(Protocol):
     """The networks of `small`, on one device, with the weights that they had when this was made."""
 
+    def prepare(self, *, corrects: bool) -> None:
+        """Do now what would make the first slice late; `corrects`: for passes with the memory network."""
+
     def pixels(self, image: Tensor) -> Tensor:
         """The first of `encode`'s results alone: all that the floor needs."""
 
@@ -65,6 +68,9 @@ class TorchSteps(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.network = network
+
+    def prepare(self, *, corrects: bool) -> None:
+        """Nothing: PyTorch starts at once."""
 
     @torch.no_grad()
     def pixels(self, image: Tensor) -> Tensor:

@@ -43,6 +43,12 @@ class Share(NamedTuple):
     gray_video: float = 1.0
     colour_video: float = 1.0
 
+    def of(self, *, is_video: bool, has_colour: bool) -> float:
+        """The share for a kind of image."""
+        if not is_video:
+            return self.volume
+        return self.colour_video if has_colour else self.gray_video
+
 
 ALL_OF_IT = Share()
 
@@ -89,6 +95,15 @@ class Model:
         if self.device.type == "cpu" and can_compile():
             return CompiledSteps(steps, GRID, passes_at_once(self))
         return steps
+
+    def corrects(self, *, is_video: bool, has_colour: bool) -> bool:
+        """`small`: whether the memory network takes part in passes through a kind of image."""
+        return self.network is not None and self.share.of(is_video=is_video, has_colour=has_colour) > 0
+
+    def prepare(self, *, is_video: bool = False, has_colour: bool = False) -> None:
+        """Do now, for a kind of image, what would make the first slice late."""
+        if self.encoder is not None:
+            self.steps.prepare(corrects=self.corrects(is_video=is_video, has_colour=has_colour))
 
 
 def load(

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 STRIDE = 2
 """Grid pixels a feature pixel."""
@@ -26,7 +27,7 @@ RIDGE = 30.0
 SCORE_LIMIT = 8.0
 
 
-def picture_tensor(picture: NDArray[np.uint8]) -> torch.Tensor:
+def picture_tensor(picture: NDArray[np.uint8]) -> Tensor:
     """`(1, 3, S, S)` float32 in [0, 1] of a gray or RGB picture."""
     tensor = torch.from_numpy(picture).float().div_(255.0)
     if tensor.ndim == 2:
@@ -34,7 +35,7 @@ def picture_tensor(picture: NDArray[np.uint8]) -> torch.Tensor:
     return tensor.permute(2, 0, 1)[None]
 
 
-def pixel_features(picture: NDArray[np.uint8], deep: torch.Tensor) -> NDArray[np.float32]:
+def pixel_features(picture: NDArray[np.uint8], deep: Tensor) -> Tensor:
     """Features of every second grid pixel.
 
     Args:
@@ -42,7 +43,7 @@ def pixel_features(picture: NDArray[np.uint8], deep: torch.Tensor) -> NDArray[np
         deep: `(80, S/2, S/2)` key encoder's maps of the same picture at stride 2, `Pyramid.pixels`.
 
     Returns:
-        `(F, S/2 · S/2)` float32.
+        `(F, S/2 · S/2)` float32, on the CPU.
     """
     size = picture.shape[0] // STRIDE
     values = picture.astype(np.float32) / 255.0
@@ -58,15 +59,13 @@ def pixel_features(picture: NDArray[np.uint8], deep: torch.Tensor) -> NDArray[np
             hand.extend(deviation[..., channel] for channel in range(values.shape[2]))
     hand.extend(plane * plane for plane in hand[: 4 * values.shape[2]])
     small = [cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA).reshape(-1) for plane in hand]
-    features: NDArray[np.float32] = np.concatenate([np.stack(small), deep.reshape(deep.shape[0], -1).cpu().numpy()])
-    return features
-
-
-_Samples = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+    return torch.cat([torch.from_numpy(np.stack(small)), deep.reshape(deep.shape[0], -1).cpu()])
 
 
 class TargetModel:
     """Logistic regression from pixel features to object or background.
+
+    In PyTorch, because passes side by side limit its threads; NumPy's linear algebra would take all cores for each.
 
     Args:
         features: `(F, N)` of the painted slice.
@@ -74,24 +73,22 @@ class TargetModel:
         unknown: `(S, S)` pixels that say nothing: neither object nor background.
     """
 
-    def __init__(
-        self, features: NDArray[np.float32], mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None = None
-    ) -> None:
-        self._mean = features.mean(1, keepdims=True)
-        self._scale = 1.0 / (features.std(1, keepdims=True) + 1e-3)
-        self._weights = np.zeros(features.shape[0] + 1, np.float32)
+    def __init__(self, features: Tensor, mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None = None) -> None:
+        deviation, self._mean = torch.std_mean(features, 1, correction=0, keepdim=True)
+        self._scale = 1.0 / (deviation + 1e-3)
+        self._weights = torch.zeros(features.shape[0] + 1)
         self._fit(*self._samples(features, mask, unknown))
 
-    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, features: Tensor) -> NDArray[np.float32]:
         """Log odds of object against background, `(S/2, S/2)`, limited to ±8."""
         size = round(float(np.sqrt(features.shape[1])))
-        score = self._weights[:-1] @ self._standard(features) + self._weights[-1]
-        limited: NDArray[np.float32] = np.clip(score, -SCORE_LIMIT, SCORE_LIMIT)
-        return limited.reshape(size, size)
+        score = torch.mv(self._standard(features).T, self._weights[:-1]) + self._weights[-1]
+        limited: NDArray[np.float32] = score.clamp_(-SCORE_LIMIT, SCORE_LIMIT).reshape(size, size).numpy()
+        return limited
 
     def _samples(
-        self, features: NDArray[np.float32], mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None
-    ) -> _Samples:
+        self, features: Tensor, mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Every second feature pixel in both directions: a quarter of them fits as well and costs a quarter."""
         size = mask.shape[0] // STRIDE
         chosen = np.arange(size * size).reshape(size, size)[::SAMPLE, ::SAMPLE].reshape(-1)
@@ -99,22 +96,20 @@ class TargetModel:
         if unknown is not None:
             weight = np.where(unknown[::STRIDE, ::STRIDE].reshape(-1), 0, weight)
         standard = self._standard(features[:, chosen])
-        x = np.column_stack([standard.T, np.ones(len(chosen), np.float32)])
-        return x, target[chosen], weight[chosen] * SAMPLE**2
+        x = torch.cat([standard, standard.new_ones(1, len(chosen))]).T.contiguous()
+        return x, torch.from_numpy(target[chosen]), torch.from_numpy(weight[chosen] * SAMPLE**2)
 
-    def _standard(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        standard: NDArray[np.float32] = (features - self._mean) * self._scale
-        np.clip(standard, -6.0, 6.0, out=standard)
-        return standard
+    def _standard(self, features: Tensor) -> Tensor:
+        return (features - self._mean).mul_(self._scale).clamp_(-6.0, 6.0)
 
-    def _fit(self, x: NDArray[np.float32], y: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
-        identity = np.eye(x.shape[1]) * RIDGE
+    def _fit(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        identity = torch.eye(x.shape[1], dtype=torch.float64) * RIDGE
         for _ in range(NEWTON_STEPS):
-            p = 1.0 / (1.0 + np.exp(-np.clip(x @ self._weights, -30, 30)))
+            p = (x @ self._weights).clamp_(-30, 30).sigmoid_()
             gradient = x.T @ (weight * (p - y)) + RIDGE * self._weights
-            curvature = np.maximum(weight * p * (1 - p), 1e-4 * weight)
-            hessian = (x * curvature[:, None]).T @ x + identity
-            self._weights = self._weights - np.linalg.solve(hessian, gradient).astype(np.float32)
+            curvature = torch.maximum(weight * p * (1 - p), 1e-4 * weight)
+            hessian = ((x * curvature[:, None]).T @ x).double() + identity
+            self._weights = self._weights - torch.linalg.solve(hessian, gradient.double()).float()
 
 
 def _targets(mask: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

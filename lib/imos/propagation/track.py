@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from imos.network.steps import Encoded, Steps
 from imos.propagation.correction import Correction
@@ -127,10 +128,9 @@ def _track_part(
     region = region_around(mask)
     probability = region.beyond(region.crop(mask.astype(np.float32)).clip(0, 1), shape)
     plane = slices[start]
-    share = model.share.volume
-    if patience is None:  # a video
-        share = model.share.colour_video if plane.ndim == 3 else model.share.gray_video
-    corrects = model.network is not None and share > 0
+    is_video, has_colour = patience is None, plane.ndim == 3
+    share = model.share.of(is_video=is_video, has_colour=has_colour)
+    corrects = model.corrects(is_video=is_video, has_colour=has_colour)
     judge = (model.judge if corrects else model.floor_judge) or UNTAUGHT
     picture = _picture(plane, region)
     features, encoded = _see(networks, picture, corrects)
@@ -150,7 +150,7 @@ def _track_part(
         region = following
         plane = slices[index]
         current = _picture(plane, region)
-        flow = backward_flow(gray(current), gray(picture))
+        flow = backward_flow(gray(current), gray(picture), is_video=is_video)
         # the hard mask: a soft one would sum up evidence from slice to slice until neighbours belong to the object
         prior = warp((probability > 0.5).astype(np.float32), flow)
         prior = cv2.GaussianBlur(prior, (0, 0), settings.prior_blur)
@@ -188,7 +188,7 @@ def _picture(plane: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
     return region.crop(plane).astype(np.uint8, copy=False)
 
 
-def _see(networks: Steps, picture: NDArray[np.uint8], corrects: bool) -> tuple[NDArray[np.float32], Encoded | None]:
+def _see(networks: Steps, picture: NDArray[np.uint8], corrects: bool) -> tuple[Tensor, Encoded | None]:
     """The target model's features of a picture, and what the network wants of it, if it is asked."""
     image = picture_tensor(picture)
     if not corrects:

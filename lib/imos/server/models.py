@@ -97,4 +97,6 @@ class ModelCache:
 
     def _load(self, version: str) -> Model:
         adapter = self._registry.adapter(version) or self._conf.adapter
-        return imos.load(self._conf.weights, adapter=adapter, device=self._conf.device)
+        model = imos.load(self._conf.weights, adapter=adapter, device=self._conf.device)
+        model.prepare()
+        return model
