@@ -54,6 +54,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("train a network, or go on with a run", "imos.training.train"),
     "finetune": Verb("train adapters for one kind of data on a few labelled volumes", "imos.training.finetune"),
     "weights": Verb("a project's versions: list, activate, roll back, export, import", "imos.registry.verb"),
+    "simulate": Verb("what the learning loop gains on a labelled collection", "imos.learning.simulation"),
     "benchmark": Verb("time and memory of propagation on this machine", "imos.benchmark.benchmark"),
     "evaluate": Verb("judge weights on a labelled collection, beside baselines", "imos.evaluation.evaluate"),
 }

@@ -7,12 +7,13 @@ what is compiled is the traced module. Nothing is written to disk.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -117,7 +118,12 @@ class _Compiled:
     """A compiled module.
 
     One that several threads may ask hands its work to threads of its own, which costs as much as it gains. So there is
-    a compiled model for each thread that may ask at the same time, and it works in the thread that asks.
+    a compiled model for each thread that does ask at the same time, and it works in the thread that asks.
+
+    Args:
+        module: To compile.
+        shapes: Of what it takes.
+        at_once: Compiled models at most; further threads wait.
     """
 
     def __init__(self, module: nn.Module, shapes: Sequence[tuple[int, ...]], at_once: int) -> None:
@@ -142,15 +148,28 @@ class _Compiled:
             properties.hint.enable_cpu_pinning(): False,  # the machine does other things as well
         }
         core = Core()
+        self._make: Callable[[], InferRequest] = lambda: core.compile_model(
+            model, "CPU", settings
+        ).create_infer_request()
+        self._to_come = at_once - 1
+        self._lock = threading.Lock()
         self._free: SimpleQueue[InferRequest] = SimpleQueue()
-        for _ in range(at_once):
-            self._free.put(core.compile_model(model, "CPU", settings).create_infer_request())
+        self._free.put(self._make())
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         inputs: list[Any] = [tensor.detach().contiguous().numpy() for tensor in tensors]
-        request = self._free.get()
+        request = self._request()
         try:
             made = request.infer(inputs, share_inputs=True)
         finally:
             self._free.put(request)
         return [torch.from_numpy(array) for array in made.values()]
+
+    def _request(self) -> InferRequest:
+        """One that nobody else uses."""
+        with contextlib.suppress(Empty):
+            return self._free.get_nowait()
+        with self._lock:
+            makes = self._to_come > 0
+            self._to_come -= makes
+        return self._make() if makes else self._free.get()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -95,6 +95,13 @@ class Model:
         if self.device.type == "cpu" and can_compile():
             return CompiledSteps(steps, GRID, passes_at_once(self))
         return steps
+
+    def sharing(self, share: Share) -> Model:
+        """The same networks, of whose correction another share is taken; what was compiled is kept."""
+        other = replace(self, share=share)
+        if "steps" in self.__dict__:
+            other.__dict__["steps"] = self.steps
+        return other
 
     def corrects(self, *, is_video: bool, has_colour: bool) -> bool:
         """`small`: whether the memory network takes part in passes through a kind of image."""

@@ -83,9 +83,13 @@ def choose(base: Model, tuned: SmallNetwork, stacks: list[Stack]) -> tuple[Small
         return tuned, base.share
     network = base.network
 
+    models: dict[float, Model] = {}
+
     def value(taken: Taken, kind: str) -> float:
-        model = replace(base, network=partly(network, tuned, taken.way), share=Share(*(3 * [taken.share])))
-        found = _mean(model, objects[kind])
+        if taken.way not in models:
+            models[taken.way] = replace(base, network=partly(network, tuned, taken.way))
+            models[taken.way].prepare()
+        found = _mean(models[taken.way].sharing(Share(*(3 * [taken.share]))), objects[kind])
         print(f"{taken.way:.0%} of the way, {taken.share:.0%} of the correction: {found:.3f}", file=sys.stderr)
         return found
 
