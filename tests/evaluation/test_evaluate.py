@@ -113,7 +113,10 @@ class TestCommandLine:
     ) -> None:
         out = tmp_path / "results.tsv"
         words = ["evaluate", str(collection), "--compare", "floor,copy", "--protocol", "both"]
-        assert cli.main([*words, "--workers", "2", "-o", str(out), "--device", "cpu"]) == 0
+        causes = tmp_path / "causes.md"
+        words += ["--workers", "2", "-o", str(out), "--causes", str(causes), "--device", "cpu"]
+        assert cli.main(words) == 0
+        assert causes.read_text().startswith("7 sequences.")
         said = capsys.readouterr()
         assert "3/3" in said.err
         for word in ("ours", "floor", "copy", "protocol largest", "protocol first", "MRI", "endoscopy phantom_video"):
@@ -123,7 +126,7 @@ class TestCommandLine:
         ours = [float(row["J&F"]) for row in rows if row["method"] == "ours" and row["set"] == "phantom_video"]
         copied = [float(row["J&F"]) for row in rows if row["method"] == "copy" and row["set"] == "phantom_video"]
         assert np.mean(ours) > np.mean(copied)
-        assert list(tmp_path.iterdir()) == [out]
+        assert sorted(tmp_path.iterdir()) == [causes, out]
 
     def test_only_the_sets_asked_for(self, collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["evaluate", str(collection), "--sets", "phantom_ct", "--workers", "1"]) == 0

@@ -25,7 +25,7 @@ BASELINES = ("floor", "flow", "copy", "walker")
 ANNOTATED = ("itk", "walker")
 METHODS = tuple(dict.fromkeys((*BASELINES, *ANNOTATED)))
 PROTOCOLS = ("largest", "first", "both")
-FILES = ("output", "slices", "effort", "html")
+FILES = ("output", "slices", "effort", "causes", "html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, metavar="F.tsv", help="write one row a sequence and method")
     add("--slices", type=Path, metavar="F.tsv", help="write one row a slice: J, F, confidence")
     add("--effort", type=Path, metavar="F.tsv", help="write one row an annotated object and technique")
+    add("--causes", type=Path, metavar="F.md", help="write what goes wrong first, and the worst sequences")
     add("--html", type=Path, metavar="F.html", help="write one file with tables, plots and pictures")
     add("--plots", type=Path, metavar="DIR", help="write the plots as PNG into this folder")
 
@@ -110,6 +111,7 @@ def _experiment(args: argparse.Namespace) -> Experiment:
         planes=args.planes,
         techniques=techniques,
         keeps_found=args.html is not None,
+        explains=args.causes is not None,
     )
 
 
@@ -126,6 +128,15 @@ def _tell(args: argparse.Namespace, cases: list[Case], findings: Findings, categ
         _put(args.slices, slices_as_tsv(findings.rows))
     if args.effort is not None:
         _put(args.effort, efforts_as_tsv(findings.efforts))
+    if args.causes is not None:
+        from imos.evaluation.causes import Told, as_markdown
+
+        told = [
+            Told(f"{row.group}/{row.case} {row.sequence.label}", row.modality, row.score.j_and_f, row.score.leak, why)
+            for row in findings.rows
+            if (why := row.explained) is not None
+        ]
+        _put(args.causes, as_markdown(told))
     if args.html is None and args.plots is None:
         return
 

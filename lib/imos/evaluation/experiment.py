@@ -26,6 +26,7 @@ from imos.datasets.collection import Case, Modality
 from imos.errors import UserError
 from imos.evaluation import baselines, walker
 from imos.evaluation.annotator import Effort, Technique, annotate_case
+from imos.evaluation.causes import Explained, explain
 from imos.evaluation.judging import Score, judge
 from imos.evaluation.packed import Packed
 from imos.evaluation.planes import View, other_planes
@@ -84,6 +85,7 @@ class Row:
         seconds: Time of the case, shared equally among its sequences.
         view: Along which axis it was walked and judged.
         found: What was found, where the experiment keeps it.
+        explained: Why it is as good as it is, where the experiment asks.
     """
 
     protocol: Protocol
@@ -96,6 +98,7 @@ class Row:
     seconds: float
     view: View = View.OWN
     found: Packed | None = None
+    explained: Explained | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class Experiment:
         planes: Judge `ours` along the two other axes of volumes as well, by the first protocol.
         techniques: With which ones volumes are annotated; none: they are not.
         keeps_found: Keep what `ours` found, for pictures.
+        explains: Look for the causes of what `ours` got wrong.
     """
 
     methods: tuple[Method, ...] = (Method.OURS,)
@@ -143,6 +147,7 @@ class Experiment:
     planes: bool = False
     techniques: tuple[Technique, ...] = ()
     keeps_found: bool = False
+    explains: bool = False
 
     @property
     def needs_weights(self) -> bool:
@@ -174,8 +179,11 @@ def run_case(case: Case, experiment: Experiment, model: Model | None) -> Finding
                 score = judge(volume.labels, labels, sequence, volume.confidence.get(sequence.label))
                 keeps = experiment.keeps_found and method is Method.OURS
                 found = Packed.of(volume.labels == sequence.label) if keeps else None
+                asks = experiment.explains and method is Method.OURS
+                explained = explain(slices, labels, volume.labels, sequence) if asks else None
                 about = case.group, case.name, case.modality
-                rows.append(Row(protocol, method, *about, sequence, score, seconds / len(judged), found=found))
+                time = seconds / len(judged)
+                rows.append(Row(protocol, method, *about, sequence, score, time, found=found, explained=explained))
         if experiment.planes and not case.is_video and protocol is experiment.protocols[0]:
             assert model is not None  # `needs_weights` saw to it
             own = made[Method.OURS][0] if Method.OURS in made else propagate(case, slices, paint(labels, judged), model)

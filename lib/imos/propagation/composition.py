@@ -19,7 +19,7 @@ from imos.propagation.crops import FOREGROUND
 from imos.propagation.prompts import Place, Prompt
 from imos.propagation.result import Result
 from imos.propagation.states import SliceState
-from imos.propagation.suggestion import suggest
+from imos.propagation.suggestion import expected_loss, suggest
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ def _suggested(state: SessionState, label: int, states: Mapping[int, SliceState]
     if outcome is None:
         return None
     losses = {
-        index: (1.0 - outcome.layers[index].confidence) * outcome.layers[index].crop.area
+        index: expected_loss(outcome.layers[index].confidence, outcome.layers[index].crop.area)
         for index, slice_state in states.items()
         if slice_state is SliceState.PROPAGATED
     }

