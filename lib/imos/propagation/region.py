@@ -7,6 +7,7 @@ One scale for an oesophagus and a liver, five to ten times less arithmetic than 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ SMALLEST_SIDE = 32.0
 
 RESCALE = 1.25
 """The scale changes only when the object has grown or shrunk by this factor."""
+
+Plane = TypeVar("Plane", NDArray[np.uint8], NDArray[np.float32])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Region:
         """Slice pixels a grid pixel."""
         return self.side / self.grid
 
-    def crop(self, plane: NDArray[np.uint8] | NDArray[np.float32], *, replicate: bool = True) -> NDArray[np.float32]:
+    def crop(self, plane: Plane, *, replicate: bool = True) -> NDArray[np.float32]:
         """Resample a slice onto the grid.
 
         Args:
@@ -58,17 +61,27 @@ class Region:
         """
         scale = self.scale
         border = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
-        if scale > 1.0:  # blur first: bilinear sampling of a coarser grid would alias
-            sigma = 0.5 * float(np.sqrt(scale * scale - 1.0))
+        sigma = 0.5 * float(np.sqrt(max(0.0, scale * scale - 1.0)))
+        top, left, plane = self._near(plane, int(np.ceil(4 * sigma)) + 2)
+        if sigma > 0:  # blur first: bilinear sampling of a coarser grid would alias
             plane = cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-        matrix = np.array(
-            [[scale, 0, self.column + 0.5 * scale - 0.5], [0, scale, self.row + 0.5 * scale - 0.5]], np.float64
-        )
+        x, y = (place + 0.5 * scale - 0.5 for place in (self.column - left, self.row - top))
+        matrix = np.array([[scale, 0, x], [0, scale, y]], np.float64)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         cropped: NDArray[np.float32] = cv2.warpAffine(
             plane, matrix, (self.grid, self.grid), flags=flags, borderMode=border
         )
         return cropped
+
+    def _near(self, plane: Plane, rim: int) -> tuple[int, int, Plane]:
+        """The part of a slice that the window sees, with a rim, and where it begins."""
+        places = []
+        for start, length in ((self.row, plane.shape[0]), (self.column, plane.shape[1])):
+            first = min(max(0, int(np.floor(start)) - rim), length - 1)
+            after = max(min(length, int(np.ceil(start + self.side)) + rim), first + 1)
+            places.append(slice(first, after))
+        rows, columns = places
+        return rows.start, columns.start, plane[rows, columns]
 
     def paste(self, values: NDArray[np.float32], shape: tuple[int, int]) -> tuple[int, int, NDArray[np.float32]]:
         """Resample a grid back to slice pixels.
