@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,3 +120,19 @@ def test_a_model_on_the_cpu_is_compiled_and_says_what_pytorch_says(
     assert isinstance(model.steps, CompiledSteps)
     monkeypatch.setattr(module, "can_compile", lambda: False)
     assert isinstance(replace(model).steps, TorchSteps)
+
+
+def test_nothing_is_reported_over_the_network(tmp_path: Path) -> None:
+    """OpenVINO imports its telemetry package, where it is installed, and tells the web of it."""
+    package = tmp_path / "openvino_telemetry"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('telemetry was imported')")
+    program = "import imos; model = imos.load(device='cpu'); model.prepare()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

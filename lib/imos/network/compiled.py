@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 def can_compile() -> bool:
     """Whether OpenVINO is installed."""
     return importlib.util.find_spec("openvino") is not None
+
+
+def _keep_quiet() -> None:
+    """Let OpenVINO not find its telemetry package, through which it would tell the web that it was imported."""
+    nothing: Any = None  # what Python takes for "cannot be imported"
+    sys.modules.setdefault("openvino_telemetry", nothing)
 
 
 class CompiledSteps:
@@ -127,6 +134,7 @@ class _Compiled:
     """
 
     def __init__(self, module: nn.Module, shapes: Sequence[tuple[int, ...]], at_once: int) -> None:
+        _keep_quiet()
         from openvino import Core, properties
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -136,7 +144,6 @@ class _Compiled:
             # Tracing is deprecated, but torch.export takes ten times as long; and sizes are meant to become constants.
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(module, examples, check_trace=False)
-        # OpenVINO's own convert_model does the same, but reports its use over the network
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(traced, example_input=examples)  # must outlive the conversion
         model = frontend.convert(frontend.load(decoder))
