@@ -288,6 +288,19 @@ class TestServe:
         rest = ["--studies", str(tmp_path), "--host", "127.0.0.1", "--port", "8123", "--conf", "device", "cpu"]
         assert command[6:] == rest
 
+    def test_with_an_archive_of_its_own_it_becomes_the_program_that_starts_it(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        called: list[list[str]] = []
+        monkeypatch.setattr(os, "execv", lambda _, command: called.append(command))
+        run("serve", "--studies", tmp_path, "--orthanc", tmp_path / "pacs", "--orthanc-port", 8043)
+        (command,) = called
+        assert command[:5] == [sys.executable, "-m", "imos.server.local_archive", "--port", "8043"]
+        folders = command.index("--")
+        assert command[folders + 1 : folders + 3] == [str(tmp_path / "pacs"), str(tmp_path)]
+        assert command[folders + 3 : folders + 7] == [sys.executable, "-m", "monailabel.main", "start_server"]
+        assert "--studies" not in command  # the archive's address is known only once it runs
+
 
 class TestVerbs:
     def test_a_new_verb_is_one_row(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -467,16 +467,16 @@ def serve(args: argparse.Namespace) -> int:
     if "://" not in args.studies and not os.path.isdir(args.studies):
         raise UserError(f"--studies {args.studies} is no folder. Name a folder of images, or a DICOMweb address.")
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", os.path.realpath(app)]
-    command += ["--host", args.host, "--port", str(args.port)]
+    options = ["--host", args.host, "--port", str(args.port)]
     for key, value in args.conf:
-        command += ["--conf", key, value]
+        options += ["--conf", key, value]
     if args.orthanc is None:
-        command += ["--studies", args.studies]
+        command += ["--studies", args.studies, *options]
     elif "://" in args.studies:
         raise UserError("--orthanc is filled from a folder of images; --studies names an archive that is there.")
     else:
         own = ["--port", str(args.orthanc_port), "--viewer", f"http://{args.host}:{args.port}"]
         folders = [args.orthanc, args.studies]
-        command = [sys.executable, "-m", "imos.server.local_archive", *own, "--", *folders, *command]
+        command = [sys.executable, "-m", "imos.server.local_archive", *own, "--", *folders, *command, *options]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # this process becomes the server, so signals and exit code are its own
