@@ -11,10 +11,6 @@ from numpy.typing import NDArray
 FINEST_SCALE = 0
 """Flow down to full resolution. The preset's half resolution costs .01 of J&F, and .04 on electron microscopy."""
 
-PATCH_STRIDE, DESCENT_STEPS, REFINEMENT_STEPS = 4, 12, 2
-"""Instead of the preset's 3, 25, 5: two thirds of the time. J&F is the same in volumes, where little moves, and .01
-less in endoscopy, so that videos keep the preset's."""
-
 _local = threading.local()
 
 
@@ -23,7 +19,7 @@ def gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 
 
-def backward_flow(current: NDArray[np.uint8], previous: NDArray[np.uint8], *, is_video: bool) -> NDArray[np.float32]:
+def backward_flow(current: NDArray[np.uint8], previous: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Where each pixel of the current picture was in the previous one.
 
     DIS optical flow (Kroeger et al. 2016), medium preset; the fast preset costs .01 to .07 of J&F.
@@ -31,21 +27,14 @@ def backward_flow(current: NDArray[np.uint8], previous: NDArray[np.uint8], *, is
     Args:
         current: `(H, W)` uint8.
         previous: `(H, W)` uint8.
-        is_video: Whether things may move far.
 
     Returns:
         `(H, W, 2)` displacement x, y in pixels.
     """
-    kept: dict[str, cv2.DISOpticalFlow] = _local.__dict__  # the objects keep buffers: not to be shared by threads
-    name = "video" if is_video else "volume"
-    if name not in kept:
-        dis = kept[name] = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        dis.setFinestScale(FINEST_SCALE)
-        if not is_video:
-            dis.setPatchStride(PATCH_STRIDE)
-            dis.setGradientDescentIterations(DESCENT_STEPS)
-            dis.setVariationalRefinementIterations(REFINEMENT_STEPS)
-    flow: NDArray[np.float32] = kept[name].calc(current, previous, None)
+    if not hasattr(_local, "dis"):  # the object keeps buffers and is not safe to share between threads
+        _local.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        _local.dis.setFinestScale(FINEST_SCALE)
+    flow: NDArray[np.float32] = _local.dis.calc(current, previous, None)
     return flow
 
 

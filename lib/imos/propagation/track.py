@@ -150,7 +150,7 @@ def _track_part(
         region = following
         plane = slices[index]
         current = _picture(plane, region)
-        flow = backward_flow(gray(current), gray(picture), is_video=is_video)
+        flow = backward_flow(gray(current), gray(picture))
         # the hard mask: a soft one would sum up evidence from slice to slice until neighbours belong to the object
         prior = warp((probability > 0.5).astype(np.float32), flow)
         prior = cv2.GaussianBlur(prior, (0, 0), settings.prior_blur)

@@ -70,7 +70,7 @@ def make_sample(
         indices, values = chosen
         pictures, masks = _cut(stack, indices, values, phase.grid, random)
         if masks[0].sum() >= 40 and masks[0].mean() < 0.8:
-            return _finish(pictures, masks, encoder, is_video=stack.is_video)
+            return _finish(pictures, masks, encoder)
 
 
 def _choose(stack: Stack, phase: Phase, random: Generator) -> tuple[list[int], NDArray[np.int64]] | None:
@@ -200,15 +200,13 @@ class _Tone:
 
 
 @torch.no_grad()
-def _finish(
-    pictures: NDArray[np.uint8], masks: NDArray[np.uint8], encoder: EfficientNetLite0, *, is_video: bool
-) -> Sample:
+def _finish(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], encoder: EfficientNetLite0) -> Sample:
     batch = torch.cat([picture_tensor(picture) for picture in pictures])
     pyramid = encoder.forward(batch)
     features = [pixel_features(picture, deep) for picture, deep in zip(pictures, pyramid.pixels(), strict=True)]
     target = TargetModel(features[0], masks[0].astype(np.float32))
     scores = np.stack([target.score(feature) for feature in features[1:]])
     pairs = zip(pictures[1:], pictures[:-1], strict=True)
-    flows = np.stack([backward_flow(gray(now), gray(before), is_video=is_video) for now, before in pairs])
+    flows = np.stack([backward_flow(gray(now), gray(before)) for now, before in pairs])
     maps = tuple(level.numpy().astype(np.float16) for level in pyramid[1:])
     return Sample(pictures, masks, flows.astype(np.float16), scores.astype(np.float16), maps)
