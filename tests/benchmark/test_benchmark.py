@@ -88,7 +88,8 @@ def test_table_and_plot_are_written(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--slices", "ten"], "is no list of numbers"),
-        (["--repeats", "0"], "--repeats must be 1 or more"),
+        (["--repeats", "0"], "0 is less than 1"),
+        (["--slices", "1,50"], "there is nothing to propagate to"),
         (["-o", "nowhere"], "is not a folder"),
         (["--reference", "nowhere"], "is no checkout of XMem"),
         (["--quik"], "did you mean --quick?"),
@@ -103,18 +104,14 @@ def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.Captu
 def test_the_command_prints_goals_limits_and_flow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = {"USUAL_SLICES": 90, "QUICK_SLICES": (5, 9, 12)}
+    small = {"FULL_SIDE": 64, "HALF_SIDE": 32, "USUAL_SLICES": 90, "QUICK_SLICES": (5, 9, 12)}
     for name, value in small.items():
         monkeypatch.setattr(benchmark, name, value)
     real = benchmark.measure_apart
-    monkeypatch.setattr(
-        benchmark, "measure_apart", lambda task: real(replace(task, side=task.side // 8, objects=min(task.objects, 2)))
-    )
-    monkeypatch.setattr(benchmark, "_flow_seconds", lambda: 0.1)
-    monkeypatch.setattr(benchmark, "FULL_SIDE", 64)
+    monkeypatch.setattr(benchmark, "measure_apart", lambda task: real(replace(task, objects=min(task.objects, 2))))
     assert cli.main(["benchmark", "--quick", "--repeats", "1", "-o", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "90 slices of 512², eight objects" in said
+    assert "90 slices of 64², eight objects" in said
     assert "One core:" in said
-    assert "Optical flow of whole slices" in said
+    assert "Optical flow of whole slices of 64²" in said
     assert (tmp_path / "benchmark.tsv").is_file()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from imos.arguments import numbers, positive
 from imos.benchmark.cases import make_case
 from imos.benchmark.goals import Goal, growth, linearity
 from imos.benchmark.measure import Measured, Task, measure_apart
@@ -18,7 +19,7 @@ from imos.benchmark.table import show, write_plot, write_table
 from imos.errors import UserError
 
 SIDES, SLICES, OBJECTS = (256, 512), (50, 100, 200, 500, 1000), (1, 4, 8, 16)
-FULL_SIDE, USUAL_SLICES = 512, 100
+FULL_SIDE, HALF_SIDE, USUAL_SLICES = 512, 256, 100
 QUICK_SLICES = (50, 100, 200)
 
 
@@ -26,25 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `benchmark`."""
     add = parser.add_argument
     add("--quick", action="store_true", help="only what the goals need, in less than three minutes")
-    add("--sides", type=_numbers, default=SIDES, metavar="N,…", help="pixels of a slice's sides (256,512)")
-    add("--slices", type=_numbers, default=SLICES, metavar="N,…", help="slices of a volume (50,100,200,500,1000)")
-    add("--objects", type=_numbers, default=OBJECTS, metavar="N,…", help="objects (1,4,8,16)")
+    add("--sides", type=numbers, default=SIDES, metavar="N,…", help="pixels of a slice's sides (256,512)")
+    add("--slices", type=numbers, default=SLICES, metavar="N,…", help="slices of a volume (50,100,200,500,1000)")
+    add("--objects", type=numbers, default=OBJECTS, metavar="N,…", help="objects (1,4,8,16)")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
-    add(
-        "--repeats",
-        type=int,
-        default=3,
-        metavar="N",
-        help="runs of each goal; the median counts (default: %(default)s)",
-    )
+    add("--repeats", type=positive, default=3, metavar="N", help="runs of each goal; the median counts (%(default)s)")
     add("-o", "--output", type=Path, metavar="DIR", help="write benchmark.tsv and benchmark.png there")
     add("--reference", type=Path, metavar="PATH", help="a checkout of XMem: time `xmem` against it, in turns")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    if args.repeats < 1:
-        raise UserError("--repeats must be 1 or more.")
+    if min(args.slices) < 2:
+        raise UserError("--slices 1: there is nothing to propagate to. Give 2 or more.")
     if args.output is not None and not args.output.is_dir():
         raise UserError(f"{args.output} is not a folder. Create it first.")
     if args.reference is not None:
@@ -70,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     print()
     print(_limits(roofline(imos.load(device="cpu"))))
     ours = next(one for one in table if one.task.side == FULL_SIDE and one.task.objects == 1)
-    flow = f"Optical flow of whole slices of 512² alone: {1e3 * _flow_seconds():.0f} ms a slice;"
+    flow = f"Optical flow of whole slices of {FULL_SIDE}² alone: {1e3 * _flow_seconds():.0f} ms a slice;"
     print(f"{flow} propagation of one object: {1e3 * ours.per_slice:.0f} ms.")
     if args.output is not None:
         write_table(args.output / "benchmark.tsv", table)
@@ -79,15 +74,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _goals(device: str, repeats: int, table: list[Measured]) -> list[Goal]:
-    one = [_measure(Task(512, USUAL_SLICES, 1, device, corrects=True)) for _ in range(repeats)]
-    eight = [_measure(Task(512, USUAL_SLICES, 8, device)) for _ in range(repeats)]
-    lengths = [_measure(Task(256, slices, 1, device)) for slices in QUICK_SLICES]
+    one = [_measure(Task(FULL_SIDE, USUAL_SLICES, 1, device, corrects=True)) for _ in range(repeats)]
+    eight = [_measure(Task(FULL_SIDE, USUAL_SLICES, 8, device)) for _ in range(repeats)]
+    lengths = [_measure(Task(HALF_SIDE, slices, 1, device)) for slices in QUICK_SLICES]
     table += [_middle(one), _middle(eight), *lengths]
     starts = process_start(repeats)
     corrections = [seconds for each in one for seconds in each.corrections]
     return [
-        Goal(f"{USUAL_SLICES} slices of 512², one object, after loading", 3.0, _middle(one).all),
-        Goal(f"{USUAL_SLICES} slices of 512², eight objects", 8.0, _middle(eight).all),
+        Goal(f"{USUAL_SLICES} slices of {FULL_SIDE}², one object, after loading", 3.0, _middle(one).all),
+        Goal(f"{USUAL_SLICES} slices of {FULL_SIDE}², eight objects", 8.0, _middle(eight).all),
         Goal("once more after a correction between two prompts, median", 0.5, median(corrections)),
         Goal("first slice", 0.3, median(each.first for each in one)),
         Goal("a warm process of `propagate`, beside the propagation", 2.0, median(starts)),
@@ -125,7 +120,7 @@ def _flow_seconds() -> float:
 
     from imos.evaluation.baselines import flow
 
-    case = make_case(512, 8, 1)
+    case = make_case(FULL_SIDE, 8, 1)
     slices = (case.voxels // 4).clip(0, 255).astype("uint8")
     started = perf_counter()
     steps = sum(1 for _ in flow(slices, case.labels[0] > 0, 0))
@@ -137,13 +132,3 @@ def _check_device(device: str) -> None:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("There is no CUDA GPU that this PyTorch can use. Leave --device out.")
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 256,512")
-    return numbers

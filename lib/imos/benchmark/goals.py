@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+from scipy.stats import linregress
 
 from imos.benchmark.measure import Measured
 
@@ -41,10 +41,7 @@ class Goal:
 
 def linearity(slices: Sequence[int], seconds: Sequence[float]) -> float:
     """R² of a straight line through seconds over slices."""
-    fit = np.polyfit(slices, seconds, 1)
-    rest = np.asarray(seconds) - np.polyval(fit, slices)
-    spread = np.asarray(seconds) - np.mean(seconds)
-    return float(1 - (rest @ rest) / (spread @ spread))
+    return float(linregress(slices, seconds).rvalue ** 2)
 
 
 def growth(one: Measured, many: Measured) -> float:

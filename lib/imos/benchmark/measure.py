@@ -6,18 +6,20 @@ Reads a `Task` as JSON from its argument, prints a `Measured` as JSON.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from imos.benchmark.cases import Case, make_case
+from imos.metrics import dice
+from imos.propagation.report import peak_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from imos.propagation.model import Model
     from imos.propagation.result import Progress
     from imos.propagation.session import Session
@@ -36,7 +38,6 @@ class Task:
         objects: Objects, all painted on the middle slice.
         device: `cpu` or `cuda`.
         corrects: Whether corrections between prompts are timed as well; needs 90 slices.
-        weights: A file of `small`; None for the bundled one.
     """
 
     side: int
@@ -44,7 +45,6 @@ class Task:
     objects: int
     device: str = "cpu"
     corrects: bool = False
-    weights: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def measure(task: Task) -> Measured:
 
     case = make_case(task.side, task.slices, task.objects)
     started = perf_counter()
-    model = imos.load(task.weights, device=task.device)
+    model = imos.load(device=task.device)
     model.prepare()
     load = perf_counter() - started
     session = imos.Session(model, case.image)
@@ -118,7 +118,7 @@ def measure(task: Task) -> Measured:
     result = session.propagate(on_progress=hear)
     seconds = perf_counter() - started
     reached = int((result.labels > 0).any(axis=(0, 1)).sum())
-    dice = _dice(case, result.labels)
+    agreement = _dice(case, result.labels)
     corrections = _corrections(session, case, middle) if task.corrects else []
     return Measured(
         task,
@@ -126,10 +126,10 @@ def measure(task: Task) -> Measured:
         first[0],
         seconds,
         reached,
-        dice,
+        agreement,
         corrections,
         case.voxels.nbytes / 1e6,
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        peak_memory() / 1e6,
         _gpu_megabytes(model),
     )
 
@@ -147,16 +147,10 @@ def _corrections(session: Session, case: Case, middle: int) -> list[float]:
     return times
 
 
-def _dice(case: Case, found: object) -> float:
-    import numpy as np
-
-    labels = np.moveaxis(np.asarray(found), 2, 0)
-    truth = case.labels
-    values = []
-    for value in range(1, int(truth.max()) + 1):
-        one, other = labels == value, truth == value
-        values.append(2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other)))
-    return float(np.mean(values))
+def _dice(case: Case, found: NDArray[Any]) -> float:
+    labels = np.moveaxis(found, 2, 0)
+    values = range(1, int(case.labels.max()) + 1)
+    return float(np.mean([dice(labels == value, case.labels == value) for value in values]))
 
 
 def _gpu_megabytes(model: Model) -> float:
@@ -164,8 +158,7 @@ def _gpu_megabytes(model: Model) -> float:
         return 0.0
     import torch
 
-    most: Callable[[], int] = torch.cuda.max_memory_allocated
-    return most() / 1e6
+    return float(torch.cuda.max_memory_allocated()) / 1e6
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ the rate at which memory is copied. How far the measured time lies above both sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -89,8 +90,7 @@ def roofline(model: Model) -> Roofline:
         torch.set_num_threads(threads)
 
 
-def _time(work: object) -> float:
-    assert callable(work)
+def _time(work: Callable[[], object]) -> float:
     work()
     times = []
     for _ in range(_REPEATS):

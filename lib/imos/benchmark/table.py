@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from imos.benchmark.measure import Measured
+from imos.imaging.writing import replacing
 
 _COLUMNS = (
     ("side", lambda m: str(m.task.side)),
@@ -34,9 +34,8 @@ def show(table: Sequence[Measured]) -> str:
 
 def write_table(path: Path, table: Sequence[Measured]) -> None:
     """Write TSV; it appears as a whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text("".join("\t".join(row) + "\n" for row in _rows(table)), "utf-8")
-    partial.replace(path)
+    with replacing(path) as beside:
+        beside.write_text("".join("\t".join(row) + "\n" for row in _rows(table)), "utf-8")
 
 
 def write_plot(path: Path, table: Sequence[Measured]) -> None:
@@ -61,9 +60,8 @@ def write_plot(path: Path, table: Sequence[Measured]) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(path)
+    with replacing(path) as beside:
+        figure.savefig(beside, format="png", dpi=120)
 
 
 def _rows(table: Sequence[Measured]) -> list[list[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from imos.arguments import names
 from imos.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--planes", action="store_true", help="judge volumes along their two other axes as well")
     add("--annotate", action="store_true", help="count the slices to paint until an object's Dice is .90 and .95")
-    add("--sets", type=_names, default=(), metavar="S,…", help="only these data sets")
+    add("--sets", type=names, default=(), metavar="S,…", help="only these data sets")
     add("--workers", type=_count, default=os.cpu_count() or 1, metavar="N", help="processes (default: %(default)s)")
     add("-o", "--output", type=Path, metavar="F.tsv", help="write one row a sequence and method")
     add("--slices", type=Path, metavar="F.tsv", help="write one row a slice: J, F, confidence")
@@ -207,19 +208,12 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError("--effort is about the simulated annotator: ask for him with --annotate.")
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names:
-        raise argparse.ArgumentTypeError("names are missing")
-    return names
-
-
 def _methods(text: str) -> tuple[str, ...]:
-    names = _names(text)
-    for name in names:
+    methods = names(text)
+    for name in methods:
         if name not in METHODS:
             raise argparse.ArgumentTypeError(f"there is no method {name!r}: {_hint(name, METHODS)}")
-    return names
+    return methods
 
 
 def _hint(name: str, known: list[str] | tuple[str, ...]) -> str:

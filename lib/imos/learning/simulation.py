@@ -20,8 +20,10 @@ from time import perf_counter
 import numpy as np
 
 import imos
+from imos.arguments import names, numbers, positive
 from imos.datasets.collection import Case, read_collection
 from imos.errors import UserError
+from imos.imaging.writing import replacing
 from imos.learning.finetuning import Recipe
 from imos.learning.judging import measure
 from imos.learning.rounds import Lessons, Round
@@ -40,14 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("data", type=Path, help="folder of a collection with volumes.tsv and frames.tsv")
     add("what", choices=("gains", "rounds"), help="what to simulate")
-    add("--sets", type=_names, required=True, metavar="S,…", help="data sets")
+    add("--sets", type=names, required=True, metavar="S,…", help="data sets")
     add("--stream", default="adapt", help="split whose labels are accepted (default: %(default)s)")
     add("--judges", default="val", help="split that judges, frozen (default: %(default)s)")
-    add("--accept", type=_counts, default=(1, 5), metavar="N,…", help="gains: volumes accepted (1,5)")
-    add("--rounds", type=int, default=ROUNDS, metavar="N", help="rounds: how many (default: %(default)s)")
-    add("--wrong", type=_counts, default=(5, 12), metavar="N,…", help="rounds: those with wrong labels (5,12)")
+    add("--accept", type=numbers, default=(1, 5), metavar="N,…", help="gains: volumes accepted (1,5)")
+    add("--rounds", type=positive, default=ROUNDS, metavar="N", help="rounds: how many (default: %(default)s)")
+    add("--wrong", type=numbers, default=(5, 12), metavar="N,…", help="rounds: those with wrong labels (5,12)")
     add("--weights", type=Path, default=BUNDLED, help="the base")
-    add("--steps", type=int, default=100, metavar="N", help="optimiser steps of a round (default: %(default)s)")
+    add("--steps", type=positive, default=100, metavar="N", help="optimiser steps of a round (default: %(default)s)")
     add("-o", "--output", type=Path, metavar="F.tsv", help="write the table")
 
 
@@ -67,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         lines.append("\t".join(row))
         print(lines[-1], flush=True)
         if args.output is not None:
-            args.output.write_text("\n".join(lines) + "\n", "utf-8")
+            with replacing(args.output) as beside:
+                beside.write_text("\n".join(lines) + "\n", "utf-8")
     return 0
 
 
@@ -100,6 +103,8 @@ def rounds(recipe: Recipe, stream: Cases, judges: Cases, count: int, wrong: Sequ
     """A row for every round: what was accepted, whether the version was used and why, J&F of the one in use."""
     scores = Scores(recipe.weights, judges)
     teaching = _in_turn({name: [c for i, c in enumerate(cases) if i % OF_FIRST] for name, cases in stream.items()})
+    if not teaching:
+        raise UserError("every third volume of a set judges, from the first on: no set has a second one that teaches.")
     holding = [VolumeRef.of(_volume(case)) for cases in stream.values() for case in cases[::OF_FIRST]]
     yield ["round", "accepted", "labels", "version", "used", "frozen J&F in use", "reason"]
     in_use = float(np.mean(list(scores.of(None).values())))
@@ -177,14 +182,3 @@ def _in_turn(cases: Cases) -> list[Case]:
     """One of each set, then the next of each."""
     longest = max(len(of_set) for of_set in cases.values())
     return [of_set[place] for place in range(longest) for of_set in cases.values() if place < len(of_set)]
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,5") from error

@@ -1,8 +1,8 @@
 """The networks of `small`, compiled for the processor by OpenVINO.
 
-The same float32 arithmetic as PyTorch's, to 1e-4 of a map's values, in a quarter of the time: one step is many small
-operations, and a compiled network spends no time between them (docs/performance.md). PyTorch remains the definition:
-what is compiled is the traced module. Nothing is written to disk.
+The same float32 arithmetic as PyTorch's, to 1e-4 of a map's values, in a quarter (key encoder) to half (decoder) of the
+time: one step is many small operations, and a compiled network spends no time between them (docs/performance.md).
+PyTorch remains the definition: what is compiled is the traced module. Nothing is written to disk.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ SMALLEST_SIDE = 32.0
 RESCALE = 1.25
 """The scale changes only when the object has grown or shrunk by this factor."""
 
-Plane = TypeVar("Plane", NDArray[np.uint8], NDArray[np.float32])
+Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Region:
         """Slice pixels a grid pixel."""
         return self.side / self.grid
 
-    def crop(self, plane: Plane, *, replicate: bool = True) -> NDArray[np.float32]:
+    def crop(self, plane: Pixels, *, replicate: bool = True) -> NDArray[np.float32]:
         """Resample a slice onto the grid.
 
         Args:
@@ -73,7 +73,7 @@ class Region:
         )
         return cropped
 
-    def _near(self, plane: Plane, rim: int) -> tuple[int, int, Plane]:
+    def _near(self, plane: Pixels, rim: int) -> tuple[int, int, Pixels]:
         """The part of a slice that the window sees, with a rim, and where it begins."""
         places = []
         for start, length in ((self.row, plane.shape[0]), (self.column, plane.shape[1])):

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from imos.arguments import names, positive
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
@@ -39,7 +40,6 @@ from imos.training.train import (
     add_clip_arguments,
     add_machine_arguments,
     part,
-    positive,
     refuse_without_xmem,
     training_device,
 )
@@ -111,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder of a collection with volumes.tsv and frames.tsv, or a pack")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="F.safetensors", help="adapter to write")
     parser.add_argument("--split", default="adapt", help="which rows of the tables (default: %(default)s)")
-    parser.add_argument("--sets", type=_names, default=(), metavar="S,…", help="only these data sets")
+    parser.add_argument("--sets", type=names, default=(), metavar="S,…", help="only these data sets")
     parser.add_argument(
         "--hold-out-class", action="append", default=[], metavar="NAME", help="learn nothing from this label"
     )
@@ -185,7 +185,3 @@ def run(args: argparse.Namespace) -> int:
                 start.write(folder / WEIGHTS, kept.state_dict(), steps * batch * processes(), share)
             hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
     return 0
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

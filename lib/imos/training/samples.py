@@ -25,6 +25,10 @@ LEAST_OF_LARGEST = 0.1
 """A painted slice shows at least so much of the area of the object's largest one."""
 STYLED = 0.5
 """How often an object is outlined in another manner than its label's."""
+ENDED = 0.2
+"""How often an object ends where its label goes on: it is taken out of the pictures, or they go on elsewhere."""
+AT_ONCE = 0.4
+"""How many of the samples whose second slice no longer shows the object are kept."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ def make_sample(
         indices, values = chosen
         pictures, masks = _cut(stack, indices, values, phase.grid, random)
         if masks[0].sum() >= 40 and masks[0].mean() < 0.8:
+            if random.random() < ENDED:
+                pictures, masks = _end_early(pictures, masks, random)
             return _finish(pictures, masks, encoder)
 
 
@@ -101,7 +107,7 @@ def _choose(stack: Stack, phase: Phase, random: Generator) -> tuple[list[int], N
                 return None
         indices.append(following)
     # mostly slices that show the object, sometimes its end and what comes after
-    if area[indices[1]] == 0 or (area[indices[-1]] == 0 and random.random() < 0.4):
+    if area[indices[-1]] == 0 and random.random() < (AT_ONCE if area[indices[1]] else 1 - AT_ONCE):
         return None
     return indices, values
 
@@ -162,6 +168,32 @@ def _in_a_style(masks: NDArray[np.uint8], random: Generator) -> NDArray[np.uint8
     blurred = [cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma) for mask in masks]
     styled: NDArray[np.uint8] = (np.stack(blurred) > threshold).astype(np.uint8)
     return styled
+
+
+def _end_early(
+    pictures: NDArray[np.uint8], masks: NDArray[np.uint8], random: Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The same slices where the object ends abruptly: from some slice on it is noise, or what surrounds it.
+
+    Objects of real volumes mostly fade, so that a network never learns to stop at once, least of all with nothing but
+    noise behind the end.
+    """
+    first = int(random.integers(1, len(masks)))
+    pictures, masks = pictures.copy(), masks.copy()
+    kind = int(random.integers(3))
+    for index in range(first, len(masks)):
+        picture = pictures[index]
+        grown = cv2.dilate(masks[index], np.ones((5, 5), np.uint8))
+        outside = picture[grown == 0] if (grown == 0).any() else picture.ravel()
+        noise = random.normal(float(outside.mean()), float(outside.std()) + 1.0, picture.shape)
+        if kind == 0:  # nothing is left of the picture
+            pictures[index] = cv2.GaussianBlur(noise, (0, 0), float(random.uniform(0.3, 2.0))).clip(0, 255)
+        elif kind == 1:  # the surroundings close over the object
+            pictures[index] = cv2.inpaint(picture, grown, 3, cv2.INPAINT_TELEA)
+        else:  # noise as in the surroundings in the object's place
+            pictures[index] = np.where(grown, noise.clip(0, 255), picture)
+        masks[index] = 0
+    return pictures, masks
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
+from imos.arguments import positive
 from imos.errors import UserError
 from imos.network.small import SmallNetwork
 from imos.network.weights import load_strictly, read_weights
@@ -157,14 +158,6 @@ def training_device(choice: str) -> Iterator[torch.device]:
         yield device
     finally:
         distributed.destroy_process_group()
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def _phases(text: str) -> tuple[Phase, ...]:

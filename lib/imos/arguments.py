@@ -1,0 +1,40 @@
+"""Types of command-line words that several verbs take."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`a,b`: names in their order, each once.
+
+    Raises:
+        argparse.ArgumentTypeError: There is none.
+    """
+    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError("names are missing")
+    return found
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """`1,5`: whole numbers from 1 on, in their order.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = (0,)
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,5")
+    return found
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
