@@ -46,6 +46,7 @@ VERBS: dict[str, Verb] = {
     "propagate": Verb(
         "carry painted slices through the whole volume or video", __name__, "propagate_arguments", "propagate"
     ),
+    "batch": Verb("propagate thousands of studies from a list, side by side", "imos.batch.batch"),
     "dice": Verb("compare two label maps: Dice per label and the mean", __name__, "dice_arguments", "dice"),
     "serve": Verb("start the MONAI Label server with the iMOS app", __name__, "serve_arguments", "serve"),
     "prepare": Verb("make a collection of a public data set, as it is published", "imos.datasets.prepare"),

@@ -1,0 +1,1 @@
+"""Thousands of studies from a list, on one machine or a cluster."""
