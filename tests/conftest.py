@@ -24,6 +24,9 @@ settings.load_profile("imos")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Not the user's own; shared by all tests and the servers that they start.
+os.environ["IMOS_CACHE"] = str(ROOT / ".run" / "cache")
+
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, 1.0, 0, -20], [0, 0, 2.0, 5], [0, 0, 0, 1]])
 
 

@@ -2,7 +2,8 @@
 
 The same float32 arithmetic as PyTorch's, to 1e-4 of a map's values, in a quarter (key encoder) to half (decoder) of the
 time: one step is many small operations, and a compiled network spends no time between them (docs/performance.md).
-PyTorch remains the definition: what is compiled is the traced module. Nothing is written to disk.
+PyTorch remains the definition: what is compiled is the traced module. Compiled networks are kept (compiled_files.py):
+tracing and converting take most of a process's start.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from imos.network import compiled_files
 from imos.network.efficientnet import CHANNELS
 from imos.network.small import CUES, HIDDEN, VALUE, Decoded, Maps
 from imos.network.steps import Encoded, Key, TorchSteps
@@ -78,7 +81,7 @@ class CompiledSteps:
 
     @cached_property
     def _finer(self) -> _Compiled:
-        return self._compile(lambda image: (self._steps.pixels(image),), [self._shape(3)])
+        return self._compile("finer", lambda image: (self._steps.pixels(image),), [self._shape(3)])
 
     @cached_property
     def _encoder(self) -> _Compiled:
@@ -86,7 +89,7 @@ class CompiledSteps:
             made = self._steps.encode(image)
             return made.pixels, *made.maps, *made.key
 
-        return self._compile(encode, [self._shape(3)])
+        return self._compile("encoder", encode, [self._shape(3)])
 
     @cached_property
     def _decoder(self) -> _Compiled:
@@ -94,19 +97,24 @@ class CompiledSteps:
             return tuple(self._steps.decode(Maps(f4, f8, f16), *others))
 
         maps = [self._shape(channels, 4 * 2**level) for level, channels in enumerate(CHANNELS[1:])]
-        return self._compile(decode, [*maps, self._shape(VALUE, 16), self._shape(HIDDEN, 16), self._shape(CUES)])
+        others = [self._shape(VALUE, 16), self._shape(HIDDEN, 16), self._shape(CUES)]
+        return self._compile("decoder", decode, [*maps, *others])
 
     @cached_property
     def _value_encoder(self) -> _Compiled:
         deep, hidden = self._shape(CHANNELS[3], 16), self._shape(HIDDEN, 16)
-        return self._compile(self._steps.value, [self._shape(1), self._shape(1), deep, hidden])
+        return self._compile("value", self._steps.value, [self._shape(1), self._shape(1), deep, hidden])
 
     def _shape(self, channels: int, stride: int = 1) -> tuple[int, ...]:
         return 1, channels, self._grid // stride, self._grid // stride
 
-    def _compile(self, function: Callable[..., Sequence[Tensor]], shapes: list[tuple[int, ...]]) -> _Compiled:
+    def _compile(
+        self, what: str, function: Callable[..., Sequence[Tensor]], shapes: list[tuple[int, ...]]
+    ) -> _Compiled:
         with self._lock:
-            return _Compiled(_Traced(function, self._steps).eval(), shapes, self._at_once)
+            versions = torch.__version__, version("openvino")
+            name = compiled_files.name_of([what, repr(shapes), *versions], self._steps.state_dict().values())
+            return _Compiled(_Traced(function, self._steps).eval(), shapes, self._at_once, name)
 
 
 class _Traced(nn.Module):
@@ -121,6 +129,23 @@ class _Traced(nn.Module):
         return tuple(self._function(*tensors))
 
 
+def _converted(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Any:
+    """OpenVINO's model of a module that takes tensors of these shapes."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    examples = tuple(torch.zeros(shape) for shape in shapes)
+    with torch.no_grad(), warnings.catch_warnings():
+        # Tracing is deprecated, but torch.export takes ten times as long; and sizes are meant to become constants.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(module, examples, check_trace=False)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced, example_input=examples)  # must outlive the conversion
+    model = frontend.convert(frontend.load(decoder))
+    model.reshape({place: list(shape) for place, shape in zip(model.inputs, shapes, strict=True)})
+    return model
+
+
 class _Compiled:
     """A compiled module.
 
@@ -131,37 +156,38 @@ class _Compiled:
         module: To compile.
         shapes: Of what it takes.
         at_once: Compiled models at most; further threads wait.
+        name: Under which it is kept on disk.
     """
 
-    def __init__(self, module: nn.Module, shapes: Sequence[tuple[int, ...]], at_once: int) -> None:
+    def __init__(self, module: nn.Module, shapes: Sequence[tuple[int, ...]], at_once: int, name: str) -> None:
         _keep_quiet()
-        from openvino import Core, properties
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+        import openvino
+        from openvino import properties
 
-        examples = tuple(torch.zeros(shape) for shape in shapes)
-        with torch.no_grad(), warnings.catch_warnings():
-            # Tracing is deprecated, but torch.export takes ten times as long; and sizes are meant to become constants.
-            warnings.simplefilter("ignore")
-            traced = torch.jit.trace(module, examples, check_trace=False)
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(traced, example_input=examples)  # must outlive the conversion
-        model = frontend.convert(frontend.load(decoder))
-        model.reshape({place: list(shape) for place, shape in zip(model.inputs, shapes, strict=True)})
-        settings = {
+        self._settings = {
             properties.hint.inference_precision(): "f32",
             properties.inference_num_threads(): 1,
             properties.num_streams(): 1,
             properties.hint.enable_cpu_pinning(): False,  # the machine does other things as well
         }
-        core = Core()
-        self._make: Callable[[], InferRequest] = lambda: core.compile_model(
-            model, "CPU", settings
-        ).create_infer_request()
+        self._core = openvino.Core()
+        self._name = name
+        self._make = self._maker(module, shapes)
         self._to_come = at_once - 1
         self._lock = threading.Lock()
         self._free: SimpleQueue[InferRequest] = SimpleQueue()
         self._free.put(self._make())
+
+    def _maker(self, module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Callable[[], InferRequest]:
+        content = compiled_files.read(self._name)
+        if content is not None:
+            with contextlib.suppress(RuntimeError):  # damaged, or OpenVINO does not know it any more
+                self._core.import_model(content, "CPU", self._settings)
+                return lambda: self._core.import_model(content, "CPU", self._settings).create_infer_request()
+        model = _converted(module, shapes)
+        compiled = self._core.compile_model(model, "CPU", self._settings)
+        compiled_files.write(self._name, compiled.export_model().getvalue())
+        return lambda: self._core.compile_model(model, "CPU", self._settings).create_infer_request()
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         inputs: list[Any] = [tensor.detach().contiguous().numpy() for tensor in tensors]

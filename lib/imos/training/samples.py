@@ -25,6 +25,10 @@ LEAST_OF_LARGEST = 0.1
 """A painted slice shows at least so much of the area of the object's largest one."""
 STYLED = 0.5
 """How often an object is outlined in another manner than its label's."""
+CURVED = 0.25
+"""How often gray values change their order."""
+SHADED = 0.3
+"""How often one side of the slice is brighter."""
 ENDED = 0.2
 """How often an object ends where its label goes on: it is taken out of the pictures, or they go on elsewhere."""
 AT_ONCE = 0.4
@@ -198,7 +202,19 @@ def _end_early(
 
 @dataclass(frozen=True, slots=True)
 class _Tone:
-    """One intensity transform a sample, with a little change from slice to slice."""
+    """One intensity transform a sample, with a little change from slice to slice.
+
+    Attributes:
+        gamma: Exponent of gray values in [0, 1].
+        low: Where black goes.
+        high: Where white goes.
+        invert: Whether black becomes white.
+        noise: Standard deviation, gray values.
+        blur: Of a Gaussian, pixels.
+        curve: Gray values 0 … 255 in another order: as another scanner or sequence might show the same tissues; empty
+            for none.
+        shading: Slope of the brightness across the slice, right and down, as a coil near one side makes it.
+    """
 
     gamma: float
     low: float
@@ -206,6 +222,8 @@ class _Tone:
     invert: bool
     noise: float
     blur: float
+    curve: tuple[float, ...]
+    shading: tuple[float, float]
 
     @classmethod
     def draw(cls, random: Generator) -> _Tone:
@@ -216,13 +234,21 @@ class _Tone:
             invert=bool(random.random() < 0.15),
             noise=float(random.uniform(0, 8)) if random.random() < 0.4 else 0.0,
             blur=float(random.uniform(0.4, 1.5)) if random.random() < 0.2 else 0.0,
+            curve=tuple(random.uniform(0, 1, int(random.integers(4, 8)))) if random.random() < CURVED else (),
+            shading=tuple(random.normal(0, 0.25, 2)) if random.random() < SHADED else (0.0, 0.0),
         )
 
     def apply(self, picture: NDArray[np.uint8], random: Generator) -> NDArray[np.uint8]:
         levels = np.linspace(0, 1, 256) ** (self.gamma * float(np.exp(random.normal(0, 0.03))))
+        if self.curve:
+            levels = np.interp(levels, np.linspace(0, 1, len(self.curve)), self.curve)
         levels = self.low + (self.high - self.low) * (1 - levels if self.invert else levels)
         levels = levels * float(np.exp(random.normal(0, 0.02)))
         picture = cv2.LUT(picture, (255 * levels).clip(0, 255).astype(np.uint8))
+        if any(self.shading):
+            line = np.linspace(-1, 1, len(picture), dtype=np.float32)
+            field = np.exp(self.shading[0] * line[None] + self.shading[1] * line[:, None])
+            picture = (picture * field).clip(0, 255).astype(np.uint8)
         if self.blur:
             picture = cv2.GaussianBlur(picture, (0, 0), self.blur)
         if self.noise:
