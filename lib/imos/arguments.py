@@ -38,3 +38,18 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """`0.5,0,0.8,3`: four numbers from 0 on.
+
+    Raises:
+        argparse.ArgumentTypeError: They are not.
+    """
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != 4 or not all(0 <= number < 100 for number in found):
+        raise argparse.ArgumentTypeError(f"{text!r} are not four numbers such as 0.5,0,0.8,3")
+    return found

@@ -53,6 +53,7 @@ VERBS: dict[str, Verb] = {
     "pack": Verb("pack the training stacks of a collection into one file", "imos.training.packing"),
     "judge": Verb("fit when an object has ended and how good a mask is", "imos.training.judge"),
     "train": Verb("train a network, or go on with a run", "imos.training.train"),
+    "average": Verb("the mean of several trained weights", "imos.training.average"),
     "finetune": Verb("train adapters for one kind of data on a few labelled volumes", "imos.training.finetune"),
     "weights": Verb("a project's versions: list, activate, roll back, export, import", "imos.registry.verb"),
     "simulate": Verb("what the learning loop gains on a labelled collection", "imos.learning.simulation"),

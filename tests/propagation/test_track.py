@@ -10,6 +10,7 @@ import imos
 from imos.network.small import SmallNetwork
 from imos.propagation.model import Share
 from imos.propagation.track import track
+from imos.propagation.trust import edge_density
 
 
 class Ball:
@@ -118,3 +119,19 @@ def test_what_moves_in_from_outside_the_field_of_view_is_object(model):
 def test_weights_of_the_other_configuration_are_refused(model, ball):
     with pytest.raises(ValueError, match="configuration small"):
         next(track(replace(model, encoder=None), ball, ball.mask[12], 12, 13))
+
+
+def test_more_of_the_correction_is_taken_where_the_picture_is_full_of_edges():
+    share = Share(volume=0.35, edges=4.0)
+    assert share.of_volume(0.15) == pytest.approx(0.35)
+    assert share.of_volume(0.25) == pytest.approx(0.75)
+    assert share.of_volume(0.0) == 0.35
+    assert share.of_volume(0.9) == 1.0
+    assert Share(volume=0.0, edges=4.0).of_volume(0.3) == 0.0
+    assert Share(volume=0.5).of_volume(0.3) == 0.5
+    flat = np.full((64, 64), 90, np.uint8)
+    board = np.kron(np.indices((8, 8)).sum(0) % 2, np.ones((8, 8))).astype(np.uint8) * 200
+    everywhere = slice(0, 64), slice(0, 64)
+    assert edge_density(flat, everywhere) == 0
+    assert edge_density(board, everywhere) > 0.15
+    assert edge_density(np.where(np.arange(64) < 32, flat, board), (slice(0, 64), slice(0, 30))) == 0

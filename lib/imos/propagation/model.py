@@ -28,6 +28,8 @@ NETWORK_PREFIX = "network."
 JUDGE_PREFIX = "judge."
 FLOOR_JUDGE_PREFIX = "floor_judge."
 SHARE = "share"
+USUAL_EDGES = 0.15
+"""Mean over the objects of `adapt/`."""
 
 
 class Share(NamedTuple):
@@ -37,17 +39,25 @@ class Share(NamedTuple):
         volume: In volumes.
         gray_video: In videos without colour: microscopy, ultrasound.
         colour_video: In endoscopy and other videos with colour.
+        edges: In volumes, how much more is taken for each unit by which the share of edges in the painted slice is
+            above `USUAL_EDGES` (trust.py); 0: the same everywhere.
     """
 
     volume: float = 1.0
     gray_video: float = 1.0
     colour_video: float = 1.0
+    edges: float = 0.0
 
     def of(self, *, is_video: bool, has_colour: bool) -> float:
         """The share for a kind of image."""
         if not is_video:
             return self.volume
         return self.colour_video if has_colour else self.gray_video
+
+    def of_volume(self, edge_density: float) -> float:
+        """The share for an object of a volume whose painted slice shows so many edges around it."""
+        more = self.edges * max(edge_density - USUAL_EDGES, 0.0) if self.volume else 0.0
+        return min(self.volume + more, 1.0)
 
 
 ALL_OF_IT = Share()

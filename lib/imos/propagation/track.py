@@ -26,6 +26,7 @@ from imos.propagation.parts import split
 from imos.propagation.region import Region, region_around
 from imos.propagation.slices import SliceSource
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
+from imos.propagation.trust import edge_density
 
 PATIENCE = 2
 """Slices in a row on which the object must be missing before a pass through a volume ends."""
@@ -129,10 +130,12 @@ def _track_part(
     probability = region.beyond(region.crop(mask.astype(np.float32)).clip(0, 1), shape)
     plane = slices[start]
     is_video, has_colour = patience is None, plane.ndim == 3
-    share = model.share.of(is_video=is_video, has_colour=has_colour)
     corrects = model.corrects(is_video=is_video, has_colour=has_colour)
     judge = (model.judge if corrects else model.floor_judge) or UNTAUGHT
     picture = _picture(plane, region)
+    share = model.share.of(is_video=is_video, has_colour=has_colour)
+    if not is_video:
+        share = model.share.of_volume(edge_density(gray(picture), region.inside(shape)))
     features, encoded = _see(networks, picture, corrects)
     correction = Correction(networks, encoded, gray(picture), probability) if encoded is not None else None
     unknown = np.ones((region.grid, region.grid), bool)

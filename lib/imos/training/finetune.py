@@ -103,7 +103,7 @@ class FineTuning(Start):
             "base_sha256": self.base_sha256,
             "sequences": str(sequences),
         }
-        save_weights(path, tensors, WeightsInfo(SMALL, "0.2.0", self.data, "of its data", extra))
+        save_weights(path, tensors, WeightsInfo(SMALL, "0.3.0", self.data, "of its data", extra))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from imos.propagation.parts import split
 from imos.propagation.track import track
 from imos.training.packing import read_pack
 from imos.training.passes import StackSlices, mask_of
-from imos.training.volumes import Stack, labelled_stacks
+from imos.training.volumes import SMALLEST_AREA, Stack, labelled_stacks
 
 PAST_THE_END = 6
 """Steps behind an object's end that count: those far away would decide everything."""
@@ -41,12 +41,14 @@ class Steps:
         there: `(N,)` bool: the object is on the slice.
         quality: `(N,)` true J.
         case: `(N,)` which stack.
+        from_largest: `(N,)` bool: the pass began at the object's largest slice.
     """
 
     evidence: NDArray[np.float64]
     there: NDArray[np.bool_]
     quality: NDArray[np.float64]
     case: NDArray[np.int64]
+    from_largest: NDArray[np.bool_]
 
 
 class _Recorder(Judge):
@@ -63,8 +65,8 @@ class _Recorder(Judge):
 
 
 def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:
-    """Run passes from the largest slice of up to `objects` objects of every volume."""
-    rows: list[tuple[NDArray[np.float64], bool, float, int]] = []
+    """Run passes from the largest, first and last slice of up to `objects` objects of every volume."""
+    rows: list[tuple[NDArray[np.float64], bool, float, int, bool]] = []
     for number, stack in enumerate(stacks):
         print(f"{number + 1}/{len(stacks)}", file=sys.stderr, flush=True)
         for value in stack.objects()[:objects]:
@@ -72,35 +74,48 @@ def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:
             shown = np.flatnonzero(area)
             if shown.size < 4:
                 continue
-            start = int(area.argmax())
-            if len(split(stack.labels[start] == value)) > 1:
-                continue  # parts are judged one by one, and the truth says nothing of each
-            for stop in {0, len(area) - 1} - {start}:
+            for start, stop in _passes(area):
+                mask = stack.labels[start] == value
+                if len(split(mask)) > 1:
+                    continue  # parts are judged one by one, and the truth says nothing of each
                 recorder = _Recorder()
-                passes = track(
-                    replace(model, judge=recorder, floor_judge=recorder),
-                    StackSlices(stack),
-                    stack.labels[start] == value,
-                    start,
-                    stop,
-                )
-                for step, estimate in enumerate(passes):
+                judged = replace(model, judge=recorder, floor_judge=recorder)
+                for step, estimate in enumerate(track(judged, StackSlices(stack), mask, start, stop)):
                     index = estimate.index
                     if min(abs(index - shown[0]), abs(index - shown[-1])) > PAST_THE_END and not area[index]:
                         continue
-                    mask = mask_of(estimate, stack.labels[index].shape)
                     true = stack.labels[index] == value
-                    rows.append((recorder.seen[step], bool(area[index]), jaccard(mask, true), number))
+                    found = mask_of(estimate, true.shape)
+                    is_largest = start == int(area.argmax())
+                    rows.append((recorder.seen[step], bool(area[index]), jaccard(found, true), number, is_largest))
     if not rows:
         raise UserError("No object of this collection is on four slices or more. Give labelled volumes.")
-    evidence, there, quality, case = zip(*rows, strict=True)
-    return Steps(np.stack(evidence), np.array(there), np.array(quality), np.array(case))
+    evidence, there, quality, case, from_largest = zip(*rows, strict=True)
+    return Steps(np.stack(evidence), np.array(there), np.array(quality), np.array(case), np.array(from_largest))
+
+
+def _passes(area: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Painted slices and where passes from them stop: people paint large slices, and also where an object begins."""
+    large = np.flatnonzero(area >= SMALLEST_AREA)
+    if not large.size:
+        return []
+    largest, end = int(area.argmax()), len(area) - 1
+    return [
+        (start, stop)
+        for start, stop in dict.fromkeys([(largest, 0), (largest, end), (int(large[0]), end), (int(large[-1]), 0)])
+        if start != stop
+    ]
 
 
 def fit(steps: Steps) -> Judge:
-    """Both models; every case counts by the square root of its steps."""
+    """Both models; every case counts by the square root of its steps.
+
+    Existence is learned from passes that began at the largest slice alone: with the others, an object that grew far
+    beyond its painted size would count as there.
+    """
     weight = 1 / np.sqrt(np.bincount(steps.case)[steps.case])
-    existence = _logistic(steps.evidence, steps.there.astype(float), weight)
+    large = steps.from_largest
+    existence = _logistic(steps.evidence[large], steps.there[large].astype(float), weight[large])
     existence[-1] -= np.log(KEEP / (1 - KEEP))
     quality = _logistic(steps.evidence[steps.there], steps.quality[steps.there], weight[steps.there])
     return Judge(existence, quality)

@@ -151,7 +151,7 @@ class Start:
         tensors = {ENCODER_PREFIX + name: tensor for name, tensor in self.encoder.items()}
         tensors |= {NETWORK_PREFIX + name: tensor for name, tensor in network.items()}
         tensors = {name: tensor.cpu().half().contiguous() for name, tensor in tensors.items()}
-        info = WeightsInfo(SMALL, "0.2.0", "see the model card", "Apache-2.0", {"sequences": str(sequences)})
+        info = WeightsInfo(SMALL, "0.3.0", "see the model card", "Apache-2.0", {"sequences": str(sequences)})
         save_weights(path, tensors | dict(self.passed_on), info)
 
 

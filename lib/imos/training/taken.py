@@ -85,22 +85,30 @@ def choose(base: Model, tuned: SmallNetwork, stacks: list[Stack]) -> tuple[Small
 
     models: dict[float, Model] = {}
 
+    def shares(taken: Taken, kind: str) -> Share:
+        if taken == Taken(0.0, getattr(base.share, kind)):
+            return base.share  # as it is, edges included
+        return base.share._replace(**{kind: taken.share}, **({"edges": 0.0} if kind == "volume" else {}))
+
     def value(taken: Taken, kind: str) -> float:
         if taken.way not in models:
             models[taken.way] = replace(base, network=partly(network, tuned, taken.way))
             models[taken.way].prepare()
-        found = _mean(models[taken.way].sharing(Share(*(3 * [taken.share]))), objects[kind])
+        found = _mean(models[taken.way].sharing(shares(taken, kind)), objects[kind])
         print(f"{taken.way:.0%} of the way, {taken.share:.0%} of the correction: {found:.3f}", file=sys.stderr)
         return found
 
     # the kind with most objects says how far; each kind has its own share
     main = max(objects, key=lambda kind: len(objects[kind]))
     best = _search(lambda taken: value(taken, main), getattr(base.share, main))
-    shares = base.share._replace(**{main: best.share})
+    chosen = shares(best, main)
     for kind in objects.keys() - {main}:
         of_kind = {share: value(Taken(best.way, share), kind) for share in (0.0, 0.5, 1.0)}
-        shares = shares._replace(**{kind: max(of_kind, key=lambda share: of_kind[share])})
-    return partly(network, tuned, best.way), shares
+        of_best = shares(Taken(best.way, max(of_kind, key=lambda share: of_kind[share])), kind)
+        chosen = chosen._replace(**{kind: getattr(of_best, kind)})
+        if kind == "volume":
+            chosen = chosen._replace(edges=of_best.edges)
+    return partly(network, tuned, best.way), chosen
 
 
 def _search(value: Callable[[Taken], float], base_share: float) -> Taken:
