@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import httpx
@@ -16,18 +15,9 @@ from imos.errors import UserError
 from imos.imaging import read_image, read_label_map
 from imos.server import local_archive
 from tests.conftest import Scan
+from tests.orthanc import free_port, needs_orthanc
 
 pytestmark = pytest.mark.xdist_group("ray")
-
-needs_orthanc = pytest.mark.skipif(
-    local_archive.program() is None,
-    reason="Orthanc with DICOMweb is not installed: apt-get install orthanc orthanc-dicomweb",
-)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.server

@@ -12,16 +12,7 @@ import pytest
 
 from imos.errors import UserError
 from imos.server import local_archive
-
-needs_orthanc = pytest.mark.skipif(
-    local_archive.program() is None,
-    reason="Orthanc with DICOMweb is not installed: apt-get install orthanc orthanc-dicomweb",
-)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+from tests.orthanc import free_port, needs_orthanc
 
 
 def volume(path: Path) -> None:
