@@ -46,9 +46,9 @@ VERBS: dict[str, Verb] = {
     "propagate": Verb(
         "carry painted slices through the whole volume or video", __name__, "propagate_arguments", "propagate"
     ),
-    "batch": Verb("propagate thousands of studies from a list, side by side", "imos.batch.batch"),
     "dice": Verb("compare two label maps: Dice per label and the mean", __name__, "dice_arguments", "dice"),
     "serve": Verb("start the MONAI Label server with the iMOS app", __name__, "serve_arguments", "serve"),
+    "batch": Verb("propagate thousands of studies from a list, side by side", "imos.batch.batch"),
     "prepare": Verb("make a collection of a public data set, as it is published", "imos.datasets.prepare"),
     "pack": Verb("pack the training stacks of a collection into one file", "imos.training.packing"),
     "judge": Verb("fit when an object has ended and how good a mask is", "imos.training.judge"),

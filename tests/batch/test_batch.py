@@ -153,7 +153,8 @@ def test_two_runs_do_not_share_a_folder(studies: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--address", "auto"), "there is no Ray cluster at auto"),
+        (("--address", "127.0.0.1:9"), "there is no Ray cluster at 127.0.0.1:9"),
+        (("--address", "head"), "there is no Ray cluster at head"),
         (("--workers", "2", "--address", "auto"), "Leave one of them out"),
         (("--weights", "none.safetensors"), "--weights: there is no file none.safetensors"),
     ],

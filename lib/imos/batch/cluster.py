@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -39,6 +40,8 @@ def workers(count: int, address: str | None) -> Iterator[None]:
         import ray
     except ImportError as error:
         raise UserError("batch needs Ray: pip install ray") from error
+    if address not in (None, "auto"):
+        _check_listens(str(address))
     # Workers started here inherit the environment; those of a cluster have iMOS installed.
     library = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join([library, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -54,6 +57,16 @@ def workers(count: int, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Ray itself would try for ten minutes and more."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            pass
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"there is no Ray cluster at {address}: write HOST:PORT of its head, or auto.") from error
 
 
 def work(studies: Iterable[Study], job: Job, at_once: int) -> Generator[Outcome]:
