@@ -82,4 +82,4 @@ test: $(STAMP)
 	@ruff format --check .
 	@mypy
 	@lint-imports --no-logo
-	@$(PYTHON) -m pytest -n 2 --dist loadgroup -q
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup -q --durations 40 --durations-min 5

@@ -21,16 +21,19 @@ from tests.conftest import ROOT, Scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
+COUNT = 4
+"""Studies."""
+
 
 @pytest.fixture(scope="module")
 def studies(scan: Scan, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six volumes that take a while, and their list."""
+    """Four volumes that take a while, and their list."""
     folder = tmp_path_factory.mktemp("studies")
     rows = ["id,image,prompt"]
-    for number in range(6):
-        voxels = np.repeat(np.roll(scan.voxels, number, 1), 6, 2)
+    for number in range(COUNT):
+        voxels = np.repeat(np.roll(scan.voxels, number, 1), 3, 2)
         painted = np.zeros(voxels.shape, np.uint8)
-        painted[:, :, 48] = np.roll(scan.labels, number, 1)[:, :, 8]
+        painted[:, :, 24] = np.roll(scan.labels, number, 1)[:, :, 8]
         scan.write(folder / f"{number}.nii.gz", voxels)
         scan.write(folder / f"{number}_painted.nii.gz", painted)
         rows.append(f"s{number},{number}.nii.gz,{number}_painted.nii.gz")
@@ -49,8 +52,8 @@ def table(output: Path) -> dict[str, dict[str, str]]:
 
 
 def assert_each_is_there_once(output: Path) -> None:
-    assert sorted(path.name for path in output.glob("*.nii.gz")) == [f"s{number}.nii.gz" for number in range(6)]
-    for number in range(6):
+    assert sorted(path.name for path in output.glob("*.nii.gz")) == [f"s{number}.nii.gz" for number in range(COUNT)]
+    for number in range(COUNT):
         record = json.loads((output / ".batch" / "records" / f"s{number}.json").read_text())
         assert record["sha256"] == checksum(output / f"s{number}.nii.gz")
         labels = np.asarray(nibabel.load(output / f"s{number}.nii.gz").dataobj)
@@ -81,7 +84,9 @@ def test_a_killed_worker_costs_nothing_but_time(studies: Path, tmp_path: Path) -
     victims[0].send_signal(signal.SIGKILL)
     said, errors = driver.communicate(timeout=300)
     assert driver.returncode == 0, errors
-    assert said.splitlines()[-1].startswith("6 done, 0 done before, 0 failed")  # Ray says before that a worker died
+    assert said.splitlines()[-1].startswith(
+        f"{COUNT} done, 0 done before, 0 failed"
+    )  # Ray says before that a worker died
     assert not victims[0].is_running()
     assert_each_is_there_once(output)
     assert {row["state"] for row in table(output).values()} == {"done"}
@@ -90,8 +95,8 @@ def test_a_killed_worker_costs_nothing_but_time(studies: Path, tmp_path: Path) -
 def test_a_killed_run_goes_on_and_touches_neither_its_own_nor_other_label_maps(studies: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
-    by_hand = output / "s5.nii.gz"
-    shutil.copy(studies / "5_painted.nii.gz", by_hand)
+    by_hand = output / "s3.nii.gz"
+    shutil.copy(studies / "3_painted.nii.gz", by_hand)
     before = by_hand.read_bytes()
 
     driver = started(studies, output, "--workers", "2")
@@ -99,22 +104,22 @@ def test_a_killed_run_goes_on_and_touches_neither_its_own_nor_other_label_maps(s
     driver.kill()
     driver.communicate()
     made = {path: path.stat().st_mtime_ns for path in output.glob("*.nii.gz")}
-    assert len(made) < 6
+    assert len(made) < COUNT
 
     driver = started(studies, output, "--workers", "2")
     said, errors = driver.communicate(timeout=300)
     assert driver.returncode == 2
-    assert "s5: s5.nii.gz is there and not, or not only, this program's work" in errors
+    assert "s3: s3.nii.gz is there and not, or not only, this program's work" in errors
     assert all(path.stat().st_mtime_ns == written for path, written in made.items())
     assert by_hand.read_bytes() == before
     states = {name: row["state"] for name, row in table(output).items()}
-    assert states.pop("s5") == "failed"
+    assert states.pop("s3") == "failed"
     assert set(states.values()) <= {"done", "kept"}
     by_hand.unlink()
 
     driver = started(studies, output, "--workers", "1")
     said, errors = driver.communicate(timeout=300)
-    assert (driver.returncode, said.split(":")[0]) == (0, "1 done, 5 done before, 0 failed"), errors
+    assert (driver.returncode, said.split(":")[0]) == (0, f"1 done, {COUNT - 1} done before, 0 failed"), errors
     assert_each_is_there_once(output)
 
 

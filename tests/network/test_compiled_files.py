@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,14 +65,34 @@ def test_a_damaged_file_is_made_again(folder: Path, steps: TorchSteps, damaged: 
 
 
 def test_other_weights_and_sizes_have_other_names(folder: Path, steps: TorchSteps) -> None:
-    weights = list(steps.state_dict().values())
-    changed = [weights[0] + 1e-3, *weights[1:]]
+    weights = steps.state_dict()
+    first = next(iter(weights))
+    changed = weights | {first: weights[first] + 1e-3}
     names = {
-        compiled_files.name_of(parts, tensors)
+        compiled_files.name_of(parts, some)
         for parts in (["finer", "32"], ["finer", "64"], ["encoder", "32"])
-        for tensors in (weights, changed)
+        for some in (weights, changed)
     }
     assert len(names) == 6
+
+
+def test_other_code_has_another_name(steps: TorchSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = compiled_files.name_of(["finer"], steps.state_dict())
+    for file in Path(compiled_files.__file__).parent.glob("*.py"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(compiled_files, "__file__", str(tmp_path / "compiled_files.py"))
+    assert compiled_files.name_of(["finer"], steps.state_dict()) == before
+    with (tmp_path / "small.py").open("a") as file:
+        file.write("\n")
+    assert compiled_files.name_of(["finer"], steps.state_dict()) != before
+
+
+def test_a_second_thread_gets_a_network_of_its_own_that_says_the_same(folder: Path, steps: TorchSteps) -> None:
+    for _ in range(2):  # compiled, then read from the folder
+        compiled = CompiledSteps(steps, 32, at_once=2)
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(compiled.pixels, [IMAGE] * 8))
+        assert all(torch.equal(one, found[0]) for one in found)
 
 
 def test_the_oldest_go(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """The judge is fitted on passes that ran on beyond the object's end."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,20 @@ def test_a_fitted_judge_tells_the_object_from_what_comes_after(steps):
     judge = fit(steps)
     sure = 1 / (1 + np.exp(-(steps.evidence @ judge.existence)))
     assert sure[steps.there].mean() > sure[~steps.there].mean() + 0.3
+
+
+def test_passes_begin_at_the_largest_slice_and_at_both_ends(steps):
+    assert steps.from_largest.any()
+    assert not steps.from_largest.all()
+    assert steps.there[~steps.from_largest].any()
+
+
+def test_the_end_is_learned_from_the_largest_slice_alone_and_quality_from_all(steps):
+    whole, largest = fit(steps), steps.from_largest
+    spoilt = replace(steps, there=np.where(largest, steps.there, ~steps.there))
+    np.testing.assert_array_equal(fit(spoilt).existence, whole.existence)
+    quality = np.where(largest, steps.quality, 0.0)
+    assert (fit(replace(steps, quality=quality)).quality != whole.quality).any()
 
 
 def test_evidence_has_as_many_numbers_as_the_judge_has_weights(steps):

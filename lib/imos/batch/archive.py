@@ -81,7 +81,9 @@ def _client(root: str) -> DICOMwebClient:
     except ImportError as error:
         raise UserError("series of an archive need dicomweb-client: pip install dicomweb-client") from error
     token = os.environ.get(TOKEN)
-    return DICOMwebClient(root, headers={"Authorization": f"Bearer {token}"} if token else None)
+    client = DICOMwebClient(root, headers={"Authorization": f"Bearer {token}"} if token else None)
+    client.set_http_retry_params(max_attempts=3)  # a busy archive; the study is asked for again by the next run
+    return client
 
 
 @contextmanager

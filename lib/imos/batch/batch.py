@@ -70,25 +70,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _work_through(studies: Sequence[Study], job: Job, at_once: int) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+    """All outcomes, in the order of the list; the table says so far what is known."""
+    outcomes: dict[str, Outcome] = {}
     line = _Line(sys.stderr, len(studies))
     written = monotonic()
+
+    def in_order() -> list[Outcome]:
+        return [outcomes[study.id] for study in studies if study.id in outcomes]
+
     try:
         for outcome in work(studies, job, at_once):
-            outcomes.append(outcome)
+            outcomes[outcome.id] = outcome
             line.show(outcome)
             if monotonic() - written > _TABLE_INTERVAL:
-                _write_table(job.output / TABLE, outcomes)
+                _write_table(job.output / TABLE, in_order())
                 written = monotonic()
     finally:
         line.clear()
-        _write_table(job.output / TABLE, outcomes)
-    order = {study.id: number for number, study in enumerate(studies)}
-    return sorted(outcomes, key=lambda outcome: order[outcome.id])
+        _write_table(job.output / TABLE, in_order())
+    return in_order()
 
 
 def _conclude(outcomes: Sequence[Outcome], table: Path) -> int:
-    _write_table(table, outcomes)
     failed = [outcome for outcome in outcomes if outcome.state == FAILED]
     done, kept = (sum(outcome.state == state for outcome in outcomes) for state in (DONE, KEPT))
     print(f"{done} done, {kept} done before, {len(failed)} failed: {table}")

@@ -35,6 +35,7 @@ def workers(count: int, address: str | None) -> Iterator[None]:
     """
     # Before the import: Ray reports its use to the web unless told not to.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's way from the next version on: without it Ray warns, in the middle of our output, that it hides GPUs.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -81,8 +82,8 @@ def work(studies: Iterable[Study], job: Job, at_once: int) -> Generator[Outcome]
     """
     import ray
 
-    options: dict[str, Any] = {"max_retries": TRIES - 1, "num_gpus": 1} if job.device == "cuda" else {}
-    task = ray.remote(work_on).options(**{"num_cpus": 1, "max_retries": TRIES - 1, **options})
+    gpus = 1 if job.device == "cuda" else 0
+    task = ray.remote(work_on).options(num_cpus=1, num_gpus=gpus, max_retries=TRIES - 1)
     rest = iter(studies)
     running: dict[Any, Study] = {}
     while True:

@@ -120,11 +120,14 @@ def _propagate(study: Study, job: Job, records: Records, asked: str) -> None:
         session.paint_volume(painted, plane=study.plane)
         loaded = perf_counter() - started
         result = session.propagate()
+        output = job.output / study.output
         try:
             write_label_map(partial, result.labels, image)
+            if output.exists():  # since we looked
+                raise UserError(f"{output.name} has appeared meanwhile and was left alone. Move it away.")
             report = asdict(make_report(result, model, load_seconds=loaded))
             records.write(Record(study.id, asked, study.output, checksum(partial), report=report))
-            os.replace(partial, job.output / study.output)
+            os.replace(partial, output)
         finally:
             if partial.is_dir():
                 shutil.rmtree(partial)

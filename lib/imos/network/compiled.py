@@ -28,7 +28,7 @@ from imos.network.small import CUES, HIDDEN, VALUE, Decoded, Maps
 from imos.network.steps import Encoded, Key, TorchSteps
 
 if TYPE_CHECKING:
-    from openvino import InferRequest
+    from openvino import CompiledModel, InferRequest
 
 
 def can_compile() -> bool:
@@ -112,8 +112,8 @@ class CompiledSteps:
         self, what: str, function: Callable[..., Sequence[Tensor]], shapes: list[tuple[int, ...]]
     ) -> _Compiled:
         with self._lock:
-            versions = torch.__version__, version("openvino")
-            name = compiled_files.name_of([what, repr(shapes), *versions], self._steps.state_dict().values())
+            parts = what, repr(shapes), torch.__version__, version("openvino")
+            name = compiled_files.name_of(parts, self._steps.state_dict())
             return _Compiled(_Traced(function, self._steps).eval(), shapes, self._at_once, name)
 
 
@@ -171,23 +171,27 @@ class _Compiled:
             properties.hint.enable_cpu_pinning(): False,  # the machine does other things as well
         }
         self._core = openvino.Core()
-        self._name = name
-        self._make = self._maker(module, shapes)
+        first, self._another = self._compiled(module, shapes, name)
         self._to_come = at_once - 1
         self._lock = threading.Lock()
         self._free: SimpleQueue[InferRequest] = SimpleQueue()
-        self._free.put(self._make())
+        self._free.put(first.create_infer_request())
 
-    def _maker(self, module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Callable[[], InferRequest]:
-        content = compiled_files.read(self._name)
+    def _compiled(
+        self, module: nn.Module, shapes: Sequence[tuple[int, ...]], name: str
+    ) -> tuple[CompiledModel, Callable[[], CompiledModel]]:
+        """A compiled model, and what makes another one."""
+        content = compiled_files.read(name)
         if content is not None:
-            with contextlib.suppress(RuntimeError):  # damaged, or OpenVINO does not know it any more
-                self._core.import_model(content, "CPU", self._settings)
-                return lambda: self._core.import_model(content, "CPU", self._settings).create_infer_request()
-        model = _converted(module, shapes)
-        compiled = self._core.compile_model(model, "CPU", self._settings)
-        compiled_files.write(self._name, compiled.export_model().getvalue())
-        return lambda: self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+            with contextlib.suppress(RuntimeError):  # OpenVINO does not know it any more
+                return self._imported(content), lambda: self._imported(content)
+        compiled = self._core.compile_model(_converted(module, shapes), "CPU", self._settings)
+        content = compiled.export_model().getvalue()
+        compiled_files.write(name, content)
+        return compiled, lambda: self._imported(content)
+
+    def _imported(self, content: bytes) -> CompiledModel:
+        return self._core.import_model(content, "CPU", self._settings)
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         inputs: list[Any] = [tensor.detach().contiguous().numpy() for tensor in tensors]
@@ -205,4 +209,4 @@ class _Compiled:
         with self._lock:
             makes = self._to_come > 0
             self._to_come -= makes
-        return self._make() if makes else self._free.get()
+        return self._another().create_infer_request() if makes else self._free.get()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -23,10 +23,13 @@ _DIGEST = 32
 """Bytes before the network: its SHA-256, so that a damaged file is never computed with."""
 
 
-def name_of(parts: Iterable[str], tensors: Iterable[Tensor]) -> str:
-    """A name that changes with whatever the compiled network depends on, this machine's processor included."""
+def name_of(parts: Iterable[str], weights: Mapping[str, Tensor]) -> str:
+    """A name that changes with what a compiled network depends on: code, weights, this processor and `parts`."""
     digest = hashlib.sha256("\n".join([*parts, _processor()]).encode())
-    for tensor in tensors:
+    for file in sorted(Path(__file__).parent.glob("*.py")):  # what the networks are is written there
+        digest.update(file.read_bytes())
+    for name, tensor in weights.items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
 

@@ -33,7 +33,7 @@ from imos.propagation.model import (
 from imos.training.finetune_xmem import finetune_xmem
 from imos.training.packing import Source, training_stacks
 from imos.training.phases import Phase
-from imos.training.run import WEIGHTS, Machine, Run, Start, TrainSettings, train
+from imos.training.run import VERSION, WEIGHTS, Machine, Run, Start, TrainSettings, train
 from imos.training.sharing import processes, rank
 from imos.training.taken import choose
 from imos.training.train import (
@@ -103,7 +103,7 @@ class FineTuning(Start):
             "base_sha256": self.base_sha256,
             "sequences": str(sequences),
         }
-        save_weights(path, tensors, WeightsInfo(SMALL, "0.3.0", self.data, "of its data", extra))
+        save_weights(path, tensors, WeightsInfo(SMALL, VERSION, self.data, "of its data", extra))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,6 +31,8 @@ from imos.training.unroll import Batch, unroll
 POOL = 768
 """Recent samples that batches are drawn from again: making one costs more than learning from it."""
 
+VERSION = "0.3.0"
+"""Of the weights that are trained, and of the adapters made for them."""
 WEIGHTS = "small.safetensors"
 """What a run leaves in its folder."""
 
@@ -151,7 +153,7 @@ class Start:
         tensors = {ENCODER_PREFIX + name: tensor for name, tensor in self.encoder.items()}
         tensors |= {NETWORK_PREFIX + name: tensor for name, tensor in network.items()}
         tensors = {name: tensor.cpu().half().contiguous() for name, tensor in tensors.items()}
-        info = WeightsInfo(SMALL, "0.3.0", "see the model card", "Apache-2.0", {"sequences": str(sequences)})
+        info = WeightsInfo(SMALL, VERSION, "see the model card", "Apache-2.0", {"sequences": str(sequences)})
         save_weights(path, tensors | dict(self.passed_on), info)
 
 
