@@ -68,7 +68,7 @@ def test_a_pass_goes_on_to_the_last_frame_in_a_video(model, ball):
 
 def test_an_untrained_network_changes_nothing(model, ball):
     torch.manual_seed(0)
-    with_network = replace(model, network=SmallNetwork().eval())
+    with_network = replace(model, network=SmallNetwork().eval(), judge=model.floor_judge)  # no heads to judge by yet
     one = list(track(model, ball, ball.mask[12], 12, 6))
     other = list(track(with_network, ball, ball.mask[12], 12, 6))
     assert [estimate.index for estimate in one] == [estimate.index for estimate in other]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imos.training.samples import _end_early
+from imos.training.samples import end_at_once
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -15,12 +15,10 @@ def test_an_early_end_takes_the_object_out_of_masks_and_pictures(seed: int) -> N
     masks = np.repeat(disc[None].astype(np.uint8), 5, 0)
     kept = pictures.copy(), masks.copy()
 
-    ended, empty = _end_early(pictures, masks, np.random.default_rng(seed))
+    first = 1 + seed % 4
+    ended, empty = end_at_once(pictures, masks, first, np.random.default_rng(seed))
 
-    shown = empty.any((1, 2))
-    first = int(shown.sum())
-    assert 1 <= first <= 4
-    assert shown[:first].all()
+    assert empty.any((1, 2)).tolist() == [True] * first + [False] * (5 - first)
     assert np.array_equal(ended[:first], kept[0][:first])
     assert (ended[first:, disc].mean(1) < 100).all()  # 200 inside before, 60 around
     assert np.array_equal(pictures, kept[0])

@@ -19,7 +19,8 @@ class Evidence:
     """What a step saw.
 
     Attributes:
-        size: Log of the mask's area over the painted area.
+        size: Log of the mask's area over the largest on the way, the painted one included.
+        least: The smallest that `size` has been on the way: what shrank to a scrap and grows again is another thing.
         change: Log of the mask's area over that of the previous slice.
         score: Mean score of the target model inside the mask.
         contrast: That mean less the mean in a band around the mask.
@@ -32,6 +33,7 @@ class Evidence:
     """
 
     size: float
+    least: float
     change: float
     score: float
     contrast: float
@@ -43,8 +45,46 @@ class Evidence:
     head_quality: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """Areas of the mask on the way, all in the same unit.
+
+    Attributes:
+        now: On this slice.
+        previous: On the one before.
+        largest: So far, the painted one included.
+        least: The smallest log of an area over the largest until then.
+    """
+
+    now: float
+    previous: float
+    largest: float
+    least: float = 0.0
+
+    @classmethod
+    def painted(cls, area: float) -> Areas:
+        """At the start of a pass."""
+        return cls(area, area, area)
+
+    def then(self, area: float) -> Areas:
+        """One slice further."""
+        largest = max(self.largest, area)
+        return Areas(area, self.now, largest, min(self.least, _log_ratio(area, largest)))
+
+    @property
+    def size(self) -> float:
+        """Log of the area over the largest."""
+        return _log_ratio(self.now, self.largest)
+
+
+def _log_ratio(area: float, other: float) -> float:
+    return float(np.clip(np.log(max(area, 1.0) / max(other, 1.0)), -6, 6))
+
+
 FEATURES = 2 * len(fields(Evidence)) + 1
 """Numbers that a judge weighs."""
+DISTANCE = [field.name for field in fields(Evidence)].index("distance")
+"""Where the distance is among them; its square is `FEATURES // 2` further."""
 
 
 def gather(
@@ -53,7 +93,7 @@ def gather(
     score: NDArray[np.float32],
     current: NDArray[np.uint8],
     warped: NDArray[np.float32],
-    areas: tuple[float, float, float],
+    areas: Areas,
     distance: int,
     heads: tuple[float, float] = (0.0, 0.0),
 ) -> Evidence:
@@ -65,16 +105,15 @@ def gather(
         score: `(S, S)` target model.
         current: `(S, S)` gray picture.
         warped: `(S, S)` previous gray picture, warped.
-        areas: Area of the mask, of the previous mask and of the painted mask, in the same unit.
+        areas: Of the mask, up to this slice.
         distance: Slices from the painted one, at least 1.
         heads: The memory network's log odds of existence and of J.
     """
     head_existence, head_quality = (float(np.clip(value, -8, 8)) for value in heads)
-    area, previous, painted = (max(value, 1.0) for value in areas)
     inside, before = probability > 0.5, prior > 0.5
     either = inside | before
     if not inside.any():
-        return Evidence(-6.0, -3.0, -8.0, -4.0, 0.0, 0.0, 0.0, float(np.log(distance)), head_existence, head_quality)
+        return Evidence(-6, -6, -3, -8, -4, 0, 0, 0, float(np.log(distance)), head_existence, head_quality)
     wide = cv2.dilate(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     band = wide & ~inside
     score_inside = float(score[inside].mean())
@@ -83,8 +122,9 @@ def gather(
     deviation = float(a.std() * b.std())
     likeness = float(((a - a.mean()) * (b - b.mean())).mean()) / deviation if deviation > 1.0 else 0.0
     return Evidence(
-        size=float(np.clip(np.log(area / painted), -6, 2)),
-        change=float(np.clip(np.log(area / previous), -3, 3)),
+        size=areas.size,
+        least=areas.least,
+        change=float(np.clip(_log_ratio(areas.now, areas.previous), -3, 3)),
         score=score_inside,
         contrast=score_inside - score_band,
         margin=float(np.abs(2 * probability[either] - 1).mean()),
@@ -107,8 +147,8 @@ class Judge:
     """Two logistic models of the evidence.
 
     Attributes:
-        existence: `(21,)` weights of the log odds that the object is on the slice.
-        quality: `(21,)` weights of the log odds of J, given that it is.
+        existence: `(23,)` weights of the log odds that the object is on the slice.
+        quality: `(23,)` weights of the log odds of J, given that it is.
     """
 
     existence: NDArray[np.float64]
@@ -125,8 +165,8 @@ class Judge:
 
 def _untaught() -> Judge:
     existence, quality = np.zeros(FEATURES), np.zeros(FEATURES)
-    existence[[0, 2, -1]] = 1.0, 1.0, 4.0
-    quality[[4, 5, -1]] = 2.0, 2.0, -1.5
+    existence[[0, 3, -1]] = 1.0, 1.0, 4.0
+    quality[[5, 6, -1]] = 2.0, 2.0, -1.5
     return Judge(existence, quality)
 
 

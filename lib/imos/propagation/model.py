@@ -128,6 +128,7 @@ def load(
     *,
     adapter: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    judged: bool = True,
 ) -> Model:
     """Loads weights.
 
@@ -135,6 +136,7 @@ def load(
         weights: A `.safetensors` file of ours or a `.pth` of XMem or iMOS; None for the bundled `small` weights.
         adapter: A file of adapters made for these weights.
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+        judged: With the judges that the weights hold; False where new ones are to be fitted.
 
     Raises:
         UserError: A file is missing, damaged or does not fit; the device does not exist.
@@ -167,8 +169,8 @@ def load(
             content.info,
             encoder=encoder,
             network=network,
-            judge=_judge(content, JUDGE_PREFIX),
-            floor_judge=_judge(content, FLOOR_JUDGE_PREFIX),
+            judge=_judge(content, JUDGE_PREFIX) if judged else None,
+            floor_judge=_judge(content, FLOOR_JUDGE_PREFIX) if judged else None,
             share=share,
         )
     raise UserError(

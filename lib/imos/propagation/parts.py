@@ -1,7 +1,7 @@
 """An object in several parts on the painted slice: each part is carried in a region of its own.
 
-One window around far parts would show each of them coarsely and would not follow any; and parts end on different
-slices. Parts near each other stay together: they move together, and one may grow into the other.
+One window around several parts would show each of them coarsely and would not follow any; and parts end on different
+slices. Parts that nearly touch stay together: one grows into the other.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ MOST_PARTS = 8
 LEAST_SHARE = 0.03
 """Of the object's area: smaller specks go with the nearest part."""
 
-GAP = 1.5
+GAP = 0.25
 """Parts farther apart than so many times the diameter of the smaller one are carried apart."""
 
+GAP_OF_VIDEOS = 1.5
+"""The same in videos, where an object may be seen in parts because another one is before it."""
 
-def split(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+
+def split(mask: NDArray[np.bool_], gap: float = GAP) -> list[NDArray[np.bool_]]:
     """Parts of a painted object that are carried apart.
 
     Args:
         mask: `(H, W)` with at least one pixel.
+        gap: Least distance between parts, in diameters of the smaller one.
 
     Returns:
         Masks of the same shape, disjoint, together the object; the largest first.
@@ -40,7 +44,7 @@ def split(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     for place, one in enumerate(large):
         for other in large[place + 1 :]:
             diameter = 2 * float(np.sqrt(areas[other - 1] / np.pi))
-            if distances[one][components == other].min() <= GAP * diameter:
+            if distances[one][components == other].min() <= gap * diameter:
                 old, new = group[other], group[one]
                 group = {number: new if home == old else home for number, home in group.items()}
     home_of = np.zeros(count, np.int64)

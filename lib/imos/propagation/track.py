@@ -18,11 +18,11 @@ from torch import Tensor
 
 from imos.network.steps import Encoded, Steps
 from imos.propagation.correction import Correction
-from imos.propagation.existence import UNTAUGHT, gather
+from imos.propagation.existence import UNTAUGHT, Areas, gather
 from imos.propagation.floor import FLOOR, FloorSettings, logit, sigmoid
 from imos.propagation.flow import backward_flow, gray, warp
 from imos.propagation.model import Model
-from imos.propagation.parts import split
+from imos.propagation.parts import GAP, GAP_OF_VIDEOS, split
 from imos.propagation.region import Region, region_around
 from imos.propagation.slices import SliceSource
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
@@ -63,7 +63,7 @@ def track(
     patience: int | None = PATIENCE,
     settings: FloorSettings = FLOOR,
 ) -> Iterator[Estimate]:
-    """Carry one object from its painted slice; far parts of it apart.
+    """Carry one object from its painted slice; its parts apart.
 
     Args:
         model: Weights of configuration `small`.
@@ -81,7 +81,7 @@ def track(
     Raises:
         ValueError: These are no weights of `small`.
     """
-    parts = split(mask)
+    parts = split(mask, GAP_OF_VIDEOS if patience is None else GAP)
     walks = [
         _track_part(model, slices, part, mask & ~part, start, stop, patience=patience, settings=settings)
         for part in parts
@@ -143,7 +143,7 @@ def _track_part(
     if others.any():
         unknown |= region.crop(others.astype(np.float32)) > 0.1
     target = TargetModel(features, probability, unknown)
-    area = painted_area = float(mask.sum())
+    areas = Areas.painted(float(mask.sum()))
     held: list[Estimate] = []  # slices without the object, until it is seen again or patience ends
     for distance, index in enumerate(range(start + step, stop + step, step), 1):
         following = region.follow(probability > 0.5, shape)
@@ -167,8 +167,7 @@ def _track_part(
             corrected = correction.correct(encoded, gray(current), warped, prior_odds, score)
             odds, heads = odds + share * corrected.residual, corrected.heads
         probability = region.beyond(sigmoid(odds), shape)
-        previous_area, area = area, float(np.count_nonzero(probability[region.inside(shape)] > 0.5)) * region.scale**2
-        areas = (area, previous_area, painted_area)
+        areas = areas.then(float(np.count_nonzero(probability[region.inside(shape)] > 0.5)) * region.scale**2)
         evidence = gather(probability, prior, score, gray(current), warped, areas, distance, heads)
         existence, confidence = judge.of(evidence)
         top, left, pasted = region.paste(probability, shape)
@@ -179,7 +178,7 @@ def _track_part(
             held = []
         else:
             held.append(estimate)
-            if len(held) == patience or area == 0:
+            if len(held) == patience or areas.now == 0:
                 return
         picture = current
         if correction is not None:

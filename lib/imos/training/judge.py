@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,18 +18,22 @@ from numpy.typing import NDArray
 from imos.errors import UserError
 from imos.metrics import jaccard
 from imos.network.weights import WeightsInfo, read_weights, save_weights
-from imos.propagation.existence import FEATURES, Evidence, Judge, features
+from imos.propagation.existence import DISTANCE, FEATURES, Evidence, Judge, features
 from imos.propagation.model import BUNDLED, FLOOR_JUDGE_PREFIX, JUDGE_PREFIX, Model, load
 from imos.propagation.parts import split
 from imos.propagation.track import track
 from imos.training.packing import read_pack
 from imos.training.passes import StackSlices, mask_of
+from imos.training.samples import end_at_once
 from imos.training.volumes import SMALLEST_AREA, Stack, labelled_stacks
 
 PAST_THE_END = 6
 """Steps behind an object's end that count: those far away would decide everything."""
 
-KEEP = 0.3
+LONGEST = 12
+"""Slices of a pass on which an object is made to end at once."""
+
+KEEP = 0.07
 """An object counts as there from this fitted probability on: to end too early costs more than to end late."""
 
 
@@ -37,7 +42,7 @@ class Steps:
     """Evidence beside the truth.
 
     Attributes:
-        evidence: `(N, 21)` features.
+        evidence: `(N, 23)` features.
         there: `(N,)` bool: the object is on the slice.
         quality: `(N,)` true J.
         case: `(N,)` which stack.
@@ -65,33 +70,59 @@ class _Recorder(Judge):
 
 
 def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:
-    """Run passes from the largest, first and last slice of up to `objects` objects of every volume."""
+    """Run passes from the largest, first and last slice of up to `objects` objects of every volume.
+
+    Those from the largest slice are run once more through slices on which the object ends at once: most real objects
+    fade, and what is to be learned is to stop.
+    """
     rows: list[tuple[NDArray[np.float64], bool, float, int, bool]] = []
     for number, stack in enumerate(stacks):
         print(f"{number + 1}/{len(stacks)}", file=sys.stderr, flush=True)
+        random = np.random.default_rng(number)
         for value in stack.objects()[:objects]:
             area = stack.areas[:, value]
             shown = np.flatnonzero(area)
             if shown.size < 4:
                 continue
             for start, stop in _passes(area):
-                mask = stack.labels[start] == value
-                if len(split(mask)) > 1:
+                if len(split(stack.labels[start] == value)) > 1:
                     continue  # parts are judged one by one, and the truth says nothing of each
-                recorder = _Recorder()
-                judged = replace(model, judge=recorder, floor_judge=recorder)
-                for step, estimate in enumerate(track(judged, StackSlices(stack), mask, start, stop)):
-                    index = estimate.index
-                    if min(abs(index - shown[0]), abs(index - shown[-1])) > PAST_THE_END and not area[index]:
-                        continue
-                    true = stack.labels[index] == value
-                    found = mask_of(estimate, true.shape)
-                    is_largest = start == int(area.argmax())
-                    rows.append((recorder.seen[step], bool(area[index]), jaccard(found, true), number, is_largest))
+                is_largest = start == int(area.argmax())
+                rows += [(*row, number, is_largest) for row in _walk(model, stack, value, start, stop)]
+                end = int(shown[-1] if stop > start else shown[0])
+                if is_largest and abs(end - start) > 1 and stack.slices.ndim == 3:
+                    ended = _ended_at_once(stack, value, start, end, random)
+                    rows += [(*row, number, True) for row in _walk(model, ended, 1, 0, len(ended.slices) - 1)]
     if not rows:
         raise UserError("No object of this collection is on four slices or more. Give labelled volumes.")
     evidence, there, quality, case, from_largest = zip(*rows, strict=True)
     return Steps(np.stack(evidence), np.array(there), np.array(quality), np.array(case), np.array(from_largest))
+
+
+def _walk(
+    model: Model, stack: Stack, value: int, start: int, stop: int
+) -> Iterator[tuple[NDArray[np.float64], bool, float]]:
+    """Evidence, whether the object is there, and J of every step of a pass that counts."""
+    shown = np.flatnonzero(stack.areas[:, value])
+    recorder = _Recorder()
+    judged = replace(model, judge=recorder, floor_judge=recorder)
+    for step, estimate in enumerate(track(judged, StackSlices(stack), stack.labels[start] == value, start, stop)):
+        index = estimate.index
+        there = bool(stack.areas[index, value])
+        if there or min(abs(index - shown[0]), abs(index - shown[-1])) <= PAST_THE_END:
+            true = stack.labels[index] == value
+            yield recorder.seen[step], there, jaccard(mask_of(estimate, true.shape), true)
+
+
+def _ended_at_once(stack: Stack, value: int, start: int, end: int, random: np.random.Generator) -> Stack:
+    """The slices from `start` towards `end`, the object's last one, as label 1, which ends on one of them at once."""
+    step = 1 if end > start else -1
+    indices = list(range(start, end + step, step))[:LONGEST]
+    first = int(random.integers(1, len(indices)))
+    indices = indices[: first + PAST_THE_END + 1]
+    pictures = np.stack([stack.slices[index] for index in indices])
+    masks = np.stack([stack.labels[index] == value for index in indices]).astype(np.uint8)
+    return Stack.of(*end_at_once(pictures, masks, first, random))
 
 
 def _passes(area: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -107,17 +138,25 @@ def _passes(area: NDArray[np.int64]) -> list[tuple[int, int]]:
     ]
 
 
-def fit(steps: Steps) -> Judge:
+def fit(steps: Steps, *, for_floor: bool = False) -> Judge:
     """Both models; every case counts by the square root of its steps.
 
-    Existence is learned from passes that began at the largest slice alone: with the others, an object that grew far
-    beyond its painted size would count as there.
+    Existence is learned from passes that began at the largest slice alone: with the others, passes run on far longer
+    behind the end of an object.
+
+    Args:
+        steps: What was collected.
+        for_floor: The judge of passes without the network, which are mostly those of gray videos: there quality too is
+            learned from the largest slice alone, and the distance is not looked at, for frames may lie near each other.
     """
     weight = 1 / np.sqrt(np.bincount(steps.case)[steps.case])
     large = steps.from_largest
     existence = _logistic(steps.evidence[large], steps.there[large].astype(float), weight[large])
     existence[-1] -= np.log(KEEP / (1 - KEEP))
-    quality = _logistic(steps.evidence[steps.there], steps.quality[steps.there], weight[steps.there])
+    used = steps.there & large if for_floor else steps.there
+    seen = np.ones(FEATURES)
+    seen[[DISTANCE, DISTANCE + FEATURES // 2]] = not for_floor
+    quality = _logistic(steps.evidence[used] * seen, steps.quality[used], weight[used]) * seen
     return Judge(existence, quality)
 
 
@@ -146,10 +185,10 @@ def run(args: argparse.Namespace) -> int:
     source: Path = args.data
     stacks = read_pack(source) if source.is_file() else labelled_stacks(source)
     stacks = [stack for stack in stacks if len(stack.slices) >= 4][:: max(1, args.every)]
-    model = load(args.weights, device="cpu")
+    model = load(args.weights, device="cpu", judged=False)
     is_floor = args.floor or model.network is None
     steps = collect(replace(model, network=None) if is_floor else model, stacks)
-    judge = fit(steps)
+    judge = fit(steps, for_floor=is_floor)
     content = read_weights(args.weights)
     prefix = FLOOR_JUDGE_PREFIX if is_floor else JUDGE_PREFIX
     fitted = {prefix + name: torch.from_numpy(getattr(judge, name)).float() for name in ("existence", "quality")}
@@ -159,7 +198,9 @@ def run(args: argparse.Namespace) -> int:
         name: halves[name] if torch.equal(halves[name].float(), tensor) else tensor
         for name, tensor in content.tensors.items()
     }
-    tensors = kept | fitted
+    judges = (JUDGE_PREFIX, FLOOR_JUDGE_PREFIX)
+    of_another_version = {name for name in kept if name.startswith(judges) and kept[name].shape != (FEATURES,)}
+    tensors = {name: tensor for name, tensor in kept.items() if name not in of_another_version} | fitted
     info = content.info
     save_weights(args.out, tensors, WeightsInfo(info.configuration, info.version, info.data, info.licence, info.extra))
     values = steps.evidence @ judge.quality

@@ -79,7 +79,7 @@ def make_sample(
         pictures, masks = _cut(stack, indices, values, phase.grid, random)
         if masks[0].sum() >= 40 and masks[0].mean() < 0.8:
             if random.random() < ENDED:
-                pictures, masks = _end_early(pictures, masks, random)
+                pictures, masks = end_at_once(pictures, masks, int(random.integers(1, len(masks))), random)
             return _finish(pictures, masks, encoder)
 
 
@@ -174,15 +174,23 @@ def _in_a_style(masks: NDArray[np.uint8], random: Generator) -> NDArray[np.uint8
     return styled
 
 
-def _end_early(
-    pictures: NDArray[np.uint8], masks: NDArray[np.uint8], random: Generator
+def end_at_once(
+    pictures: NDArray[np.uint8], masks: NDArray[np.uint8], first: int, random: Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The same slices where the object ends abruptly: from some slice on it is noise, or what surrounds it.
 
-    Objects of real volumes mostly fade, so that a network never learns to stop at once, least of all with nothing but
+    Objects of real volumes mostly fade, so that nothing is learned of stopping at once, least of all with nothing but
     noise behind the end.
+
+    Args:
+        pictures: `(N, H, W)` slices.
+        masks: `(N, H, W)` the object.
+        first: Slice from which on it is gone.
+        random: What the end looks like.
+
+    Returns:
+        Pictures and masks of the same shapes.
     """
-    first = int(random.integers(1, len(masks)))
     pictures, masks = pictures.copy(), masks.copy()
     kind = int(random.integers(3))
     for index in range(first, len(masks)):
