@@ -143,10 +143,13 @@ def test_broken_studies_do_not_stop_the_others(studies: Path, tmp_path: Path) ->
 
 
 def test_two_runs_do_not_share_a_folder(studies: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    first = started(studies, output, "--workers", "1")
+    output, head, *rows = tmp_path / "out", *(studies / "list.csv").read_text().splitlines()
+    many = tmp_path / "many"  # so that the first is still at work when it is interrupted
+    shutil.copytree(studies, many)
+    (many / "list.csv").write_text("\n".join([head, *(f"{number}_{row}" for number in range(12) for row in rows)]))
+    first = started(many, output, "--workers", "1")
     until(lambda: (output / ".batch" / "records").exists(), first)
-    second = started(studies, output)
+    second = started(many, output)
     _, errors = second.communicate(timeout=120)
     assert (second.returncode, errors.strip()[:30]) == (2, f"error: another run works on {output}"[:30])
     first.send_signal(signal.SIGINT)

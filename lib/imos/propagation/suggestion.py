@@ -20,11 +20,7 @@ REACH = 10
 
 
 def expected_loss(confidence: float, area: int) -> float:
-    """What is expected to be gained on a slice by painting it, in pixels.
-
-    On 17 objects of `adapt/` the simulated annotator painted 40 slices until Dice .90 by it and 43 by the plain
-    (1 - confidence) · area; evenly spaced ones 44.
-    """
+    """What is expected to be gained on a slice by painting it, in pixels."""
     return confidence * (1.0 - confidence) * area
 
 

@@ -24,8 +24,9 @@ from imos.training.volumes import Stack
 
 MOST_OBJECTS = 12
 """Objects walked along for every choice, of which there are up to eight."""
-WORTH = 0.01
-"""J&F by which a choice must beat the one before it: the mean over so few objects says no more."""
+WORTH = 0.05
+"""Share of what is missing to a J&F of 1 that a choice must gain on the one before it: a mean over so few objects says
+no more."""
 
 
 class Taken(NamedTuple):
@@ -120,7 +121,7 @@ def _search(value: Callable[[Taken], float], base_share: float) -> Taken:
         nonlocal best
         if at not in values and 0 <= at.share <= 1:
             values[at] = value(at)
-            if values[at] > values[best] + WORTH:
+            if values[at] - values[best] > WORTH * (1 - values[best]):
                 best = at
 
     for at in (Taken(1.0, 1.0), Taken(1.0, 0.5), Taken(0.0, 0.0), Taken(0.0, 1.0)):
