@@ -68,6 +68,7 @@ def test_module_finds_a_model_for_each_of_its_sections(slicer):
 
 
 def test_next_sample_can_be_opened(slicer, server, samples):
+    slicer.client.upload_image(str(samples / "mr" / "image.nii.gz"), "waiting")  # others may have all the rest open
     strategy = next(iter(slicer.client.info()["strategies"]))
     sample = slicer.client.next_sample(strategy, {})
     answer = httpx.get(f"{server.url}/datastore/image", params={"image": sample["id"]}, timeout=30)
@@ -75,6 +76,7 @@ def test_next_sample_can_be_opened(slicer, server, samples):
     assert sample["id"] in slicer.client.datastore()["objects"]
     assert sample["name"].startswith(sample["id"])
     assert answer.content == (server.studies / sample["name"]).read_bytes()
+    httpx.delete(f"{server.url}/datastore/", params={"id": "waiting"}).raise_for_status()
 
 
 def test_label_of_a_first_guess_is_offered(slicer, server, painted, nifti, tmp_path):
