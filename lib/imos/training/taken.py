@@ -24,7 +24,7 @@ from imos.training.volumes import Stack
 
 MOST_OBJECTS = 12
 """Objects walked along for every choice, of which there are up to eight."""
-WORTH = 0.05
+WORTH = 0.04
 """Share of what is missing to a J&F of 1 that a choice must gain on the one before it: a mean over so few objects says
 no more."""
 
