@@ -30,7 +30,7 @@ def pack(volume: Callable[..., LabelledVolume], tmp_path: Path) -> Path:
 
 
 def recipe(weights: Path, steps: int) -> Recipe:
-    return Recipe(weights, steps=steps, batch=2, held_out=2, device="cpu")
+    return Recipe(weights, steps=steps, batch=2, device="cpu")
 
 
 def test_it_stands_still_while_somebody_waits(pack: Path, spoilt: Path, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ import sys
 from pathlib import Path
 from imos.learning.finetuning import Recipe, fine_tune
 weights, pack, folder, busy = map(Path, sys.argv[1:])
-recipe = Recipe(weights, steps=400, batch=2, held_out=2, device="cpu")
+recipe = Recipe(weights, steps=400, batch=2, device="cpu")
 fine_tune(pack, folder / "a.safetensors", folder / "run", recipe, is_busy=busy.exists)
 """
 
@@ -81,7 +81,7 @@ def test_nothing_of_it_outlives_who_started_it(pack: Path, spoilt: Path, tmp_pat
         assert supervisor.poll() is None
         time.sleep(0.2)
     family = psutil.Process(supervisor.pid).children(recursive=True)
-    assert len(family) >= 2
+    assert family
     if stands_still:
         busy.touch()
         while any(one.status() != psutil.STATUS_STOPPED for one in family):

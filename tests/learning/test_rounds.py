@@ -27,14 +27,14 @@ def refs(volume: Volumes, numbers: range, *, is_wrong: bool = False) -> list[Vol
 
 
 def recipe(weights: Path, steps: int, rate: float | None = None) -> Recipe:
-    return Recipe(weights, steps=steps, batch=4, held_out=2, rate=rate, device="cpu")
+    return Recipe(weights, steps=steps, batch=4, rate=rate, device="cpu")
 
 
 def test_better_version_is_used_and_says_why(volume: Volumes, spoilt: Path, tmp_path: Path) -> None:
     registry = Registry(tmp_path / "models")
     told: list[Standing] = []
     new, held_out = refs(volume, range(2)), refs(volume, range(10, 15))
-    record = Round(registry, recipe(spoilt, 25), told.append).run(Lessons(new, (), held_out))
+    record = Round(registry, recipe(spoilt, 25, rate=2e-2), told.append).run(Lessons(new, (), held_out))
 
     assert record.promoted, record.reason
     assert registry.champion == record.name == "v0001"

@@ -102,6 +102,27 @@ def test_adapters_are_compiled_too(model: Model) -> None:
     assert_close(compiled.encode(picture(9)).maps.f16, steps.encode(picture(9)).maps.f16)
 
 
+def test_another_decoder_for_a_while(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What training tries is not kept on disk: it would drive out what people use."""
+    from imos.network.small import SmallNetwork
+
+    monkeypatch.setenv("IMOS_CACHE", str(tmp_path))
+    assert model.encoder is not None
+    torch.manual_seed(4)
+    one, other = SmallNetwork().eval(), SmallNetwork().eval()
+    other.load_state_dict(one.state_dict())
+    torch.nn.init.normal_(other.out.weight, 0, 0.1)
+    first = CompiledSteps(TorchSteps(model.encoder, one), GRID, at_once=1)
+    first.prepare(corrects=True)
+    kept = sorted(tmp_path.rglob("*"))
+    second = first.decoding_with(other)
+    encoded = second.encode(picture(11))
+    asked = encoded.maps, torch.randn(1, 64, 10, 10), torch.zeros(1, 32, 10, 10), torch.randn(1, 7, GRID, GRID)
+    assert_close(second.decode(*asked).residual, TorchSteps(model.encoder, other).decode(*asked).residual)
+    assert first.decode(*asked).residual.abs().max() < second.decode(*asked).residual.abs().max()
+    assert sorted(tmp_path.rglob("*")) == kept
+
+
 def test_without_a_memory_network_the_finer_maps_are_all_there_is(model: Model) -> None:
     assert model.encoder is not None
     steps = TorchSteps(model.encoder, None)

@@ -75,7 +75,7 @@ def main() -> None:
 
 def _train(pack: Path, folder: Path, busy: Callable[[], bool]) -> None:
     folder.mkdir()
-    recipe = Recipe(BUNDLED, steps=10_000, batch=8, held_out=2)
+    recipe = Recipe(BUNDLED, steps=10_000, batch=8)
     with contextlib.suppress(FineTuningError):  # it is killed when enough was measured
         fine_tune(pack, folder / "a.safetensors", folder / "run", recipe, is_busy=busy)
 

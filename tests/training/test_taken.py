@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +10,10 @@ import torch
 
 import imos
 from imos.network.small import SmallNetwork
-from imos.propagation.model import Share
 from imos.training import taken
 from imos.training.passes import mask_of, quality_of, walks
-from imos.training.taken import choose, partly
+from imos.training.rollouts import Course
+from imos.training.taken import choose, farthest, partly
 from imos.training.volumes import Stack, synthetic_stack
 
 
@@ -23,7 +22,7 @@ def stack() -> Stack:
     return synthetic_stack(np.random.default_rng(4), size=48, depth=10)
 
 
-def heads(network: SmallNetwork) -> torch.Tensor:
+def residual(network: SmallNetwork) -> torch.Tensor:
     torch.manual_seed(0)
     maps = network.normalise(torch.randn(1, 24, 8, 8), torch.randn(1, 40, 4, 4), torch.randn(1, 112, 2, 2))
     with torch.no_grad():
@@ -36,9 +35,9 @@ def test_no_part_of_the_way_is_the_base_and_all_of_it_is_the_tuned_network() -> 
     base, tuned = SmallNetwork().eval(), SmallNetwork(adapters=True).eval()
     for network in (base, tuned):
         torch.nn.init.normal_(network.out.weight, 0, 0.1)
-    assert not torch.allclose(heads(base), heads(tuned))
-    torch.testing.assert_close(heads(partly(base, tuned, 0)), heads(base))
-    torch.testing.assert_close(heads(partly(base, tuned, 1)), heads(tuned))
+    assert not torch.allclose(residual(base), residual(tuned))
+    torch.testing.assert_close(residual(partly(base, tuned, 0)), residual(base))
+    torch.testing.assert_close(residual(partly(base, tuned, 1)), residual(tuned))
 
 
 def test_objects_are_drawn_evenly_and_only_long_ones(stack: Stack) -> None:
@@ -58,17 +57,23 @@ def test_a_spoilt_tuning_is_not_taken(stack: Stack, monkeypatch: pytest.MonkeyPa
     spoilt = copy.deepcopy(base.network)
     torch.manual_seed(3)
     torch.nn.init.normal_(spoilt.out.weight, 0, 2)
-    network, share = choose(base, spoilt, [stack])
+    network = choose(base, spoilt, [Course(stack)]).network
     objects = walks([stack], 5)
 
-    def mean(network: SmallNetwork, share: Share) -> float:
-        model = replace(base, network=network, share=share)
-        return float(np.mean([quality_of(model, walk) for walk in objects]))
+    def mean(network: SmallNetwork) -> float:
+        acting = base.decoding_with(network)
+        return float(np.mean([quality_of(acting, walk) for walk in objects]))
 
-    before = mean(base.network, base.share)
-    assert mean(spoilt, Share()) < before - 0.05
-    assert mean(network, share) >= before
-    assert share[1:3] == base.share[1:3]  # no video among the stacks
+    before = mean(base.network)
+    assert mean(spoilt) < before - 0.05
+    assert mean(network) >= before
+
+
+def test_more_volumes_carry_farther() -> None:
+    ways = [farthest(count) for count in (1, 2, 5, 20)]
+    assert ways == sorted(ways)
+    assert ways[0] == 0.5
+    assert ways[-1] < 1
 
 
 def test_an_estimate_lies_where_it_says(stack: Stack) -> None:

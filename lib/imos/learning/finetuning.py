@@ -43,13 +43,11 @@ class Recipe:
         weights: The base.
         adapter: Adapters to start from, or None.
         steps: Optimiser steps.
-        batch: Sequences a step.
+        batch: Slices a step.
         rate: Highest learning rate.
         tune: What is trained beside the adapters.
-        synthetic: Share of samples from synthetic volumes: they need no licence, and keep what the project's own
+        synthetic: Share of passes through synthetic volumes: they need no licence, and keep what the project's own
             volumes do not show from being forgotten.
-        workers: Processes that make samples.
-        held_out: Samples whose loss is watched.
         device: `auto`, `cpu` or `cuda`.
         gpus: Processes, one a GPU.
     """
@@ -61,8 +59,6 @@ class Recipe:
     rate: float | None = None
     tune: str | None = None
     synthetic: float = 0.25
-    workers: int = 1
-    held_out: int | None = None
     device: str = "auto"
     gpus: int = 1
 
@@ -76,8 +72,6 @@ class Recipe:
             "rate": self.rate,
             "tune": self.tune,
             "synthetic": self.synthetic,
-            "workers": self.workers,
-            "held-out": self.held_out,
             "device": self.device,
         }
         for name, value in chosen.items():
@@ -126,7 +120,7 @@ def fine_tune(
     Raises:
         FineTuningError: It failed.
     """
-    with _started([*_python(recipe), *recipe.words(pack, output, folder)], _threads(recipe)) as process:
+    with _started([*_python(recipe), *recipe.words(pack, output, folder)], _threads()) as process:
         told: Step | None = None
         stands = False
         while process.poll() is None:
@@ -158,13 +152,13 @@ def _python(recipe: Recipe) -> list[str]:
     return [*torchrun, "--nproc-per-node", str(recipe.gpus), "-m", "imos"]
 
 
-def _threads(recipe: Recipe) -> int:
-    """Threads of an operation: a core each, beside the processes that make samples.
+def _threads() -> int:
+    """Threads of an operation: one core is left to others.
 
     More wait for each other in busy loops: with two on two cores that did other things as well, training was ten times
     slower than with one.
     """
-    return max(1, cores() - recipe.workers)
+    return max(1, cores() - 1)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=positive, default=ROUNDS, metavar="N", help="rounds: how many (default: %(default)s)")
     add("--wrong", type=numbers, default=(5, 12), metavar="N,…", help="rounds: those with wrong labels (5,12)")
     add("--weights", type=Path, default=BUNDLED, help="the base")
-    add("--steps", type=positive, default=100, metavar="N", help="optimiser steps of a round (default: %(default)s)")
+    add("--steps", type=positive, metavar="N", help="optimiser steps of a round (default: those of finetune)")
     add("-o", "--output", type=Path, metavar="F.tsv", help="write the table")
 
 

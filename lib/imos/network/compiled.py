@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from imos.network import compiled_files
 from imos.network.efficientnet import CHANNELS
-from imos.network.small import CUES, HIDDEN, VALUE, Decoded, Maps
+from imos.network.small import CUES, HIDDEN, VALUE, Decoded, Maps, SmallNetwork
 from imos.network.steps import Encoded, Key, TorchSteps
 
 if TYPE_CHECKING:
@@ -55,7 +55,18 @@ class CompiledSteps:
         self._steps = steps
         self._grid = grid
         self._at_once = at_once
+        self._keeps = True
         self._lock = threading.RLock()
+
+    def decoding_with(self, network: SmallNetwork) -> CompiledSteps:
+        """The same with another network's decoder, for a while: what is compiled of that one is not kept on disk.
+
+        Args:
+            network: Differs in its decoder alone.
+        """
+        other = CompiledSteps(TorchSteps(self._steps.encoder, network), self._grid, self._at_once)
+        other.__dict__ |= {"_encoder": self._encoder, "_value_encoder": self._value_encoder, "_keeps": False}
+        return other
 
     def prepare(self, *, corrects: bool) -> None:
         """See `Steps`."""
@@ -113,7 +124,7 @@ class CompiledSteps:
     ) -> _Compiled:
         with self._lock:
             parts = what, repr(shapes), torch.__version__, version("openvino")
-            name = compiled_files.name_of(parts, self._steps.state_dict())
+            name = compiled_files.name_of(parts, self._steps.state_dict()) if self._keeps else None
             return _Compiled(_Traced(function, self._steps).eval(), shapes, self._at_once, name)
 
 
@@ -156,10 +167,10 @@ class _Compiled:
         module: To compile.
         shapes: Of what it takes.
         at_once: Compiled models at most; further threads wait.
-        name: Under which it is kept on disk.
+        name: Under which it is kept on disk; None if it is not.
     """
 
-    def __init__(self, module: nn.Module, shapes: Sequence[tuple[int, ...]], at_once: int, name: str) -> None:
+    def __init__(self, module: nn.Module, shapes: Sequence[tuple[int, ...]], at_once: int, name: str | None) -> None:
         _keep_quiet()
         import openvino
         from openvino import properties
@@ -178,16 +189,17 @@ class _Compiled:
         self._free.put(first.create_infer_request())
 
     def _compiled(
-        self, module: nn.Module, shapes: Sequence[tuple[int, ...]], name: str
+        self, module: nn.Module, shapes: Sequence[tuple[int, ...]], name: str | None
     ) -> tuple[CompiledModel, Callable[[], CompiledModel]]:
         """A compiled model, and what makes another one."""
-        content = compiled_files.read(name)
+        content = None if name is None else compiled_files.read(name)
         if content is not None:
             with contextlib.suppress(RuntimeError):  # OpenVINO does not know it any more
                 return self._imported(content), lambda: self._imported(content)
         compiled = self._core.compile_model(_converted(module, shapes), "CPU", self._settings)
         content = compiled.export_model().getvalue()
-        compiled_files.write(name, content)
+        if name is not None:
+            compiled_files.write(name, content)
         return compiled, lambda: self._imported(content)
 
     def _imported(self, content: bytes) -> CompiledModel:

@@ -84,7 +84,7 @@ class Residual(nn.Module):
 class ValueEncoder(nn.Module):
     """Value of one object on one slice, from the picture, its mask and the key encoder's deepest map."""
 
-    def __init__(self, *, adapters: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
         channels = 2 * PATCH * PATCH
         layers: list[nn.Module] = [nn.PixelUnshuffle(PATCH), nn.Conv2d(channels, 32, 1), _norm(32), nn.ReLU()]
@@ -94,7 +94,7 @@ class ValueEncoder(nn.Module):
             channels = width
         self.stem = nn.Sequential(*layers)
         self.merge = nn.Conv2d(VALUE + CHANNELS[3] + HIDDEN, VALUE, 1)
-        self.block = Residual(VALUE, adapter=adapters)
+        self.block = Residual(VALUE)
         self.reinforce = nn.Conv2d(VALUE + HIDDEN, 3 * HIDDEN, 3, padding=1)
 
     def forward(self, picture: Tensor, mask: Tensor, deep: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,22 +118,21 @@ class SmallNetwork(nn.Module):
     """All trained parts of `small`.
 
     Args:
-        adapters: With Conv-Adapters: on the key encoder's maps, in the value encoder's block, in the decoder's blocks.
-            The key encoder's own blocks have none: what they give is made once an image, whatever adapters are loaded,
-            and is the target model's too.
+        adapters: With Conv-Adapters in the decoder's two finer blocks. The encoders have none: what they give is made
+            once an image, whatever adapters are loaded, and is the target model's too; nor has the coarsest block, of
+            which the heads judge.
     """
 
     def __init__(self, *, adapters: bool = False) -> None:
         super().__init__()
-        self.map_adapters = nn.ModuleList(Adapter(channels) for channels in CHANNELS[1:]) if adapters else None
         self.norms = nn.ModuleList(nn.GroupNorm(1, channels) for channels in CHANNELS[1:])
         self.key = nn.Conv2d(CHANNELS[3], KEY, 3, padding=1)
         self.shrinkage = nn.Conv2d(CHANNELS[3], 1, 3, padding=1)
         self.selection = nn.Conv2d(CHANNELS[3], KEY, 3, padding=1)
-        self.value_encoder = ValueEncoder(adapters=adapters)
+        self.value_encoder = ValueEncoder()
         w4, w8, w16 = WIDTHS
         self.in16 = nn.Conv2d(CHANNELS[3] + VALUE + HIDDEN + CUES, w16, 1)
-        self.block16 = Residual(w16, adapter=adapters)
+        self.block16 = Residual(w16)
         self.up8, self.up4 = nn.Conv2d(w16, w8, 1), nn.Conv2d(w8, w4, 1)
         self.skip8 = nn.Conv2d(CHANNELS[2] + CUES, w8, 1)
         self.skip4 = nn.Conv2d(CHANNELS[1] + CUES * PATCH * PATCH, w4, 1)
@@ -149,10 +148,7 @@ class SmallNetwork(nn.Module):
 
     def normalise(self, f4: Tensor, f8: Tensor, f16: Tensor) -> Maps:
         """The key encoder's maps at strides 4, 8, 16, each normalised over its channels and pixels."""
-        maps = [norm(level) for norm, level in zip(self.norms, (f4, f8, f16), strict=True)]
-        if self.map_adapters is not None:
-            maps = [level + adapter(level) for adapter, level in zip(self.map_adapters, maps, strict=True)]
-        return Maps(*maps)
+        return Maps(*(norm(level) for norm, level in zip(self.norms, (f4, f8, f16), strict=True)))
 
     def train(self, mode: bool = True) -> SmallNetwork:
         """Training mode, in which the adapters' batch norms stay as they are, as in iMOS."""
@@ -221,7 +217,7 @@ def _up(x: Tensor) -> Tensor:
 
 def has_adapters(names: Iterable[str]) -> bool:
     """Whether entries of a state dict are those of a network with adapters."""
-    return any(name.startswith("map_adapters.") for name in names)
+    return any(is_adapter(name) for name in names)
 
 
 def is_adapter(name: str) -> bool:

@@ -10,12 +10,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imos.network.memory import Memory, MemorySettings
-from imos.network.small import HIDDEN
+from imos.network.small import HIDDEN, Maps
 from imos.network.steps import Encoded, Steps
 
 MEMORY = MemorySettings(max_slices=8, min_slices=4, prototypes=128, max_long_term=2048)
 MEMORY_EVERY = 3
 """Slices between two that are remembered; the first three steps are all remembered, as in training."""
+
+
+class Asked(NamedTuple):
+    """What the decoder is given on a slice, see `SmallNetwork.decode`.
+
+    Attributes:
+        maps: Of the slice.
+        readout: From the memory.
+        hidden: Sensory memory.
+        cues: `(1, 7, S, S)` float32.
+    """
+
+    maps: Maps
+    readout: Tensor
+    hidden: Tensor
+    cues: Tensor
 
 
 class Corrected(NamedTuple):
@@ -24,10 +40,12 @@ class Corrected(NamedTuple):
     Attributes:
         residual: `(S, S)` log odds to add to the floor's.
         heads: Log odds that the object is there, and of J.
+        asked: What it was given.
     """
 
     residual: NDArray[np.float32]
     heads: tuple[float, float]
+    asked: Asked
 
 
 class Correction:
@@ -72,9 +90,11 @@ class Correction:
         readout = self._memory.read(encoded.key.key[0], encoded.key.selection[0])
         current, before = _signed(picture), _signed(warped)
         cues = np.stack([current, before, current - before, prior / 4, score / 4, *self._painted])[None]
-        decoded = self._steps.decode(encoded.maps, readout, self._hidden, torch.from_numpy(cues))
+        asked = Asked(encoded.maps, readout, self._hidden, torch.from_numpy(cues))
+        decoded = self._steps.decode(*asked)
         self._hidden = decoded.hidden
-        return Corrected(decoded.residual[0, 0].cpu().numpy(), (float(decoded.existence), float(decoded.quality)))
+        heads = float(decoded.existence), float(decoded.quality)
+        return Corrected(decoded.residual[0, 0].cpu().numpy(), heads, asked)
 
     def remember(self, picture: NDArray[np.uint8], probability: NDArray[np.float32]) -> None:
         """Add the slice that was just corrected to the memory, if it is its turn."""

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +19,7 @@ from imos.network.weights import Weights, WeightsInfo, load_strictly, read_weigh
 from imos.network.xmem import XMem
 from imos.propagation.cores import passes_at_once
 from imos.propagation.existence import FEATURES, Judge
+from imos.propagation.kinds import Kind, from_tensors
 from imos.propagation.region import GRID
 
 BUNDLED = Path(__file__).parents[3] / "weights" / "small.safetensors"
@@ -77,6 +78,7 @@ class Model:
         judge: `small`: when an object has ended, and how good a mask is, where the network corrects.
         floor_judge: `small`: the same for the floor alone, fitted on passes of the floor.
         share: `small`: how much of the network's correction is taken.
+        kinds: `small`: what objects of the volumes look like that the adapter has learned from.
         xmem: `xmem`: the paper's network.
     """
 
@@ -89,6 +91,7 @@ class Model:
     judge: Judge | None = None
     floor_judge: Judge | None = None
     share: Share = ALL_OF_IT
+    kinds: tuple[Kind, ...] = ()
     xmem: XMem | None = None
 
     @cached_property
@@ -106,11 +109,18 @@ class Model:
             return CompiledSteps(steps, GRID, passes_at_once(self))
         return steps
 
-    def sharing(self, share: Share) -> Model:
-        """The same networks, of whose correction another share is taken; what was compiled is kept."""
-        other = replace(self, share=share)
+    def but(self, **changes: Any) -> Model:
+        """The same networks with other fields, e.g. `share` or `kinds`; what was compiled is kept."""
+        other = replace(self, **changes)
         if "steps" in self.__dict__:
             other.__dict__["steps"] = self.steps
+        return other
+
+    def decoding_with(self, network: SmallNetwork) -> Model:
+        """The same with another network's decoder, for a while: nothing of that one is kept on disk."""
+        other = replace(self, network=network)
+        if isinstance(self.steps, CompiledSteps):
+            other.__dict__["steps"] = self.steps.decoding_with(network)
         return other
 
     def corrects(self, *, is_video: bool, has_colour: bool) -> bool:
@@ -172,6 +182,7 @@ def load(
             judge=_judge(content, JUDGE_PREFIX) if judged else None,
             floor_judge=_judge(content, FLOOR_JUDGE_PREFIX) if judged else None,
             share=share,
+            kinds=from_tensors(content.tensors),
         )
     raise UserError(
         f"{path.name} holds weights of configuration '{configuration}'; known are '{SMALL}' and '{XMEM}'."

@@ -3,10 +3,14 @@
 A logistic regression per object, fitted in a few Newton steps on intensities, their blurs and deviations, and the
 frozen key encoder's maps (the idea of FRTM-VOS and "Learning what to learn"). Its score is a likelihood beside the
 flow's prior.
-It is not fitted again on the way: learning from one's own masks cost .02 of J&F on the training volumes.
+It is not fitted again on the way: learning from one's own masks cost .02 of J&F on the training volumes. Adapters
+bring along how objects of labelled volumes look on all their slices (kinds.py); those that the painted slice looks like
+have a say.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -14,15 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imos.propagation.kinds import Kind, pull_of
+from imos.propagation.logistic import PixelSamples, fit_logistic
+
 STRIDE = 2
 """Grid pixels a feature pixel."""
 
-NEWTON_STEPS = 6
 SAMPLE = 2
 """Only every second feature pixel is fitted to, in both directions."""
-
-RIDGE = 30.0
-"""Against overfitting: both classes together weigh 400."""
 
 SCORE_LIMIT = 8.0
 
@@ -71,13 +74,20 @@ class TargetModel:
         features: `(F, N)` of the painted slice.
         mask: `(S, S)` float32 in [0, 1], the painted object on the grid.
         unknown: `(S, S)` pixels that say nothing: neither object nor background.
+        kinds: Known objects.
     """
 
-    def __init__(self, features: Tensor, mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None = None) -> None:
+    def __init__(
+        self,
+        features: Tensor,
+        mask: NDArray[np.float32],
+        unknown: NDArray[np.bool_] | None = None,
+        kinds: Sequence[Kind] = (),
+    ) -> None:
         deviation, self._mean = torch.std_mean(features, 1, correction=0, keepdim=True)
         self._scale = 1.0 / (deviation + 1e-3)
-        self._weights = torch.zeros(features.shape[0] + 1)
-        self._fit(*self._samples(features, mask, unknown))
+        samples = self.samples(features, mask, unknown)
+        self._weights = fit_logistic(samples, pull_of(samples, kinds))
 
     def score(self, features: Tensor) -> NDArray[np.float32]:
         """Log odds of object against background, `(S/2, S/2)`, limited to ±8."""
@@ -86,10 +96,11 @@ class TargetModel:
         limited: NDArray[np.float32] = score.clamp_(-SCORE_LIMIT, SCORE_LIMIT).reshape(size, size).numpy()
         return limited
 
-    def _samples(
-        self, features: Tensor, mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Every second feature pixel in both directions: a quarter of them fits as well and costs a quarter."""
+    def samples(self, features: Tensor, mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None) -> PixelSamples:
+        """Pixels of a slice as the regression takes them, standardised as the painted slice is.
+
+        Every second feature pixel in both directions: a quarter of them fits as well and costs a quarter.
+        """
         size = mask.shape[0] // STRIDE
         chosen = np.arange(size * size).reshape(size, size)[::SAMPLE, ::SAMPLE].reshape(-1)
         target, weight = _targets(mask)
@@ -97,19 +108,10 @@ class TargetModel:
             weight = np.where(unknown[::STRIDE, ::STRIDE].reshape(-1), 0, weight)
         standard = self._standard(features[:, chosen])
         x = torch.cat([standard, standard.new_ones(1, len(chosen))]).T.contiguous()
-        return x, torch.from_numpy(target[chosen]), torch.from_numpy(weight[chosen] * SAMPLE**2)
+        return PixelSamples(x, torch.from_numpy(target[chosen]), torch.from_numpy(weight[chosen] * SAMPLE**2))
 
     def _standard(self, features: Tensor) -> Tensor:
         return (features - self._mean).mul_(self._scale).clamp_(-6.0, 6.0)
-
-    def _fit(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
-        identity = torch.eye(x.shape[1], dtype=torch.float64) * RIDGE
-        for _ in range(NEWTON_STEPS):
-            p = (x @ self._weights).clamp_(-30, 30).sigmoid_()
-            gradient = x.T @ (weight * (p - y)) + RIDGE * self._weights
-            curvature = torch.maximum(weight * p * (1 - p), 1e-4 * weight)
-            hessian = ((x * curvature[:, None]).T @ x).double() + identity
-            self._weights = self._weights - torch.linalg.solve(hessian, gradient.double()).float()
 
 
 def _targets(mask: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -6,7 +6,7 @@ hold one, and asks whether the object is still there. All of it happens in the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imos.network.steps import Encoded, Steps
-from imos.propagation.correction import Correction
+from imos.propagation.correction import Asked, Correction
 from imos.propagation.existence import UNTAUGHT, Areas, gather
 from imos.propagation.floor import FLOOR, FloorSettings, logit, sigmoid
 from imos.propagation.flow import backward_flow, gray, warp
@@ -53,6 +53,25 @@ class Estimate:
     confidence: float
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the memory network was asked on the way, for those who train it.
+
+    Attributes:
+        index: Slice.
+        region: Where.
+        mask: `(S, S)` the part that is carried, as it was found.
+        asked: What its decoder was given.
+        share: How much of its correction was taken.
+    """
+
+    index: int
+    region: Region
+    mask: NDArray[np.bool_]
+    asked: Asked
+    share: float
+
+
 def track(
     model: Model,
     slices: SliceSource,
@@ -83,7 +102,7 @@ def track(
     """
     parts = split(mask, GAP_OF_VIDEOS if patience is None else GAP)
     walks = [
-        _track_part(model, slices, part, mask & ~part, start, stop, patience=patience, settings=settings)
+        track_part(model, slices, part, mask & ~part, start, stop, patience=patience, settings=settings)
         for part in parts
     ]
     if len(walks) == 1:
@@ -111,7 +130,7 @@ def _union(steps: list[tuple[Estimate, float]]) -> Estimate:
 
 
 @torch.no_grad()
-def _track_part(
+def track_part(
     model: Model,
     slices: SliceSource,
     mask: NDArray[np.bool_],
@@ -120,9 +139,25 @@ def _track_part(
     stop: int,
     *,
     patience: int | None,
-    settings: FloorSettings,
+    settings: FloorSettings = FLOOR,
+    observe: Callable[[Observed], None] | None = None,
 ) -> Iterator[Estimate]:
-    """`track` for one part; `others` are the object's other parts, which are no background to learn from."""
+    """`track` for one part.
+
+    Args:
+        model: See `track`.
+        slices: See `track`.
+        mask: The part.
+        others: The object's other parts, which are no background to learn from.
+        start: See `track`.
+        stop: See `track`.
+        patience: See `track`.
+        settings: See `track`.
+        observe: Told of every step in which the network took part.
+
+    Yields:
+        See `track`.
+    """
     networks = model.steps
     step = 1 if stop >= start else -1
     shape = slices.shape
@@ -142,7 +177,7 @@ def _track_part(
     unknown[region.inside(shape)] = False
     if others.any():
         unknown |= region.crop(others.astype(np.float32)) > 0.1
-    target = TargetModel(features, probability, unknown)
+    target = TargetModel(features, probability, unknown, model.kinds)
     areas = Areas.painted(float(mask.sum()))
     held: list[Estimate] = []  # slices without the object, until it is seen again or patience ends
     for distance, index in enumerate(range(start + step, stop + step, step), 1):
@@ -167,6 +202,8 @@ def _track_part(
             corrected = correction.correct(encoded, gray(current), warped, prior_odds, score)
             odds, heads = odds + share * corrected.residual, corrected.heads
         probability = region.beyond(sigmoid(odds), shape)
+        if observe is not None and correction is not None:
+            observe(Observed(index, region, probability > 0.5, corrected.asked, share))
         areas = areas.then(float(np.count_nonzero(probability[region.inside(shape)] > 0.5)) * region.scale**2)
         evidence = gather(probability, prior, score, gray(current), warped, areas, distance, heads)
         existence, confidence = judge.of(evidence)

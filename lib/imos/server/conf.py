@@ -50,7 +50,6 @@ class AppConf:
             shall not learn from each other have a folder each.
         auto_train: Labels accepted since the last round after which the next one begins by itself; 0 for never.
         train_steps: Optimiser steps of a round; None for the recipe's own.
-        train_workers: Processes that make training samples.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -62,7 +61,6 @@ class AppConf:
     models: str | None = None
     auto_train: int = 5
     train_steps: int | None = None
-    train_workers: int = 1
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> Self:
@@ -79,5 +77,4 @@ class AppConf:
             models=conf.get("models") or None,
             auto_train=int(conf.get("auto_train") or 5),
             train_steps=int(conf["train_steps"]) if conf.get("train_steps") else None,
-            train_workers=max(1, int(conf.get("train_workers") or 1)),
         )

@@ -107,7 +107,6 @@ class FineTuneTask(TrainTask):
             weights=Path(conf.weights) if conf.weights else BUNDLED,
             adapter=Path(conf.adapter) if conf.adapter else None,
             steps=int(steps) if steps.isdecimal() and int(steps) > 0 else conf.train_steps,
-            workers=conf.train_workers,
             device=device if device in _DEVICES else conf.device,
         )
         wants_all = str(request.get("multi_gpu", True)).lower() in ("true", "1")

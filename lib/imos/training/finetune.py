@@ -1,17 +1,19 @@
 """`python main.py finetune`: adapters for one kind of data, trained on a few labelled volumes, as a small file.
 
-The key encoder stays as it is. Adapters (Conv-Adapter, as in iMOS) are added to the network and trained, and with them
-what `--tune` says; the rest of the network is frozen. Weights of `xmem` are adapted in the same way, with the clips and
-losses of their own training.
+Three things are learned for `small`. Kinds: what the labelled objects look like, for the target model; that takes
+seconds. Adapters (Conv-Adapter, as in iMOS) in the decoder, and with them what `--tune` says, on the network's own
+passes through the volumes; the rest of the network is frozen. How far to go, by the number of volumes and by whole
+passes. Weights of `xmem` are adapted with the clips and losses of their own training.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,21 +21,23 @@ from imos.arguments import names, positive
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
+from imos.propagation.kinds import MOST, Kind, to_tensors
 from imos.propagation.model import (
     BUNDLED,
     ENCODER_PREFIX,
     NETWORK_PREFIX,
-    SHARE,
     SMALL,
     XMEM,
-    Share,
+    Model,
     load,
     with_adapter,
 )
 from imos.training.finetune_xmem import finetune_xmem
+from imos.training.known import kinds_of, thinned
+from imos.training.on_policy import train_on_policy
 from imos.training.packing import Source, training_stacks
-from imos.training.phases import Phase
-from imos.training.run import VERSION, WEIGHTS, Machine, Run, Start, TrainSettings, train
+from imos.training.rollouts import Course
+from imos.training.run import VERSION, WEIGHTS, Machine, Run, Start, TrainSettings
 from imos.training.sharing import processes, rank
 from imos.training.taken import choose
 from imos.training.train import (
@@ -44,25 +48,25 @@ from imos.training.train import (
     training_device,
 )
 from imos.training.tuning import Tune, hand_over
+from imos.training.volumes import synthetic_stack
 
-PHASES = (Phase("adapt", 1.0, 160, frames=4, largest_gap=2),)
-
-
-_OF_THE_VALUE_ENCODER = "value_encoder."
-_GATES = ("update.", "value_encoder.reinforce.", "out.")
+_FINE = ("up8.", "up4.", "skip8.", "skip4.", "block8.", "block4.", "norm4.", "out.")
+_COARSE = ("in16.", "block16.")
 
 
 def tunes(choice: Tune, name: str) -> bool:
     """Whether a parameter of the network is trained.
 
-    `gates` are the sensory memory's gated updates and the last convolution, which says how far the floor is trusted;
-    `decoder` is, as in iMOS, all but the encoders: the key projection too.
+    `gates` is the last convolution, which says how far the floor is trusted; `decoder` the decoder's two finer levels.
+    The coarsest one, of which the heads judge whether the object is there, is in `all` alone; the encoders never are.
     """
-    if is_adapter(name) or choice is Tune.ALL:
+    if is_adapter(name):
         return True
+    if choice is Tune.GATES:
+        return name.startswith("out.")
     if choice is Tune.DECODER:
-        return not name.startswith(_OF_THE_VALUE_ENCODER)
-    return choice is Tune.GATES and name.startswith(_GATES)
+        return name.startswith(_FINE)
+    return choice is Tune.ALL and name.startswith(_FINE + _COARSE)
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,16 @@ class FineTuning(Start):
 
     def save(self, path: Path, network: Mapping[str, Tensor], sequences: int) -> None:
         """Write adapters and what else was trained."""
-        self.write(path, network, sequences, Share())
+        self.write(path, network, sequences, ())
 
-    def write(self, path: Path, network: Mapping[str, Tensor], sequences: int, share: Share) -> None:
-        """The same, with how much of the correction is taken."""
+    def write(self, path: Path, network: Mapping[str, Tensor], sequences: int, kinds: Sequence[Kind]) -> None:
+        """The same, with what the labelled objects look like."""
         tensors = {
             NETWORK_PREFIX + name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
             for name, tensor in network.items()
             if self.trains(name) or name in self.carried
         }
-        tensors[SHARE] = torch.tensor(share)
+        tensors |= to_tensors(kinds)
         extra = {
             "kind": "adapter",
             "tune": self.tune.value,
@@ -121,12 +125,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tune", choices=[tune.value for tune in Tune], default=Tune.DECODER.value,
         help="what is trained beside the adapters (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--steps", type=positive, help="optimiser steps in all (300; xmem: 10000)")
-    parser.add_argument("--batch", type=positive, help="sequences a step (8; xmem: 4, shared by the processes)")
-    parser.add_argument("--rate", type=float, help="highest learning rate (5e-4; xmem: 1e-5)")
+    parser.add_argument("--steps", type=positive, help="optimiser steps in all (240; xmem: 10000)")
+    parser.add_argument("--batch", type=positive, help="slices a step (12; xmem: 4 sequences, shared by the processes)")
+    parser.add_argument("--rate", type=float, help="highest learning rate (2e-4; xmem: 1e-5)")
     parser.add_argument(
         "--synthetic", type=float, default=0.0, metavar="SHARE",
-        help="share of samples from synthetic volumes, against forgetting (default: %(default)s)",
+        help="share of passes through synthetic volumes, against forgetting (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="folder of the run (default: beside the output)")
     add_machine_arguments(parser)
@@ -149,6 +153,8 @@ def run(args: argparse.Namespace) -> int:
         finetune_xmem(args, content, source, said, carried)
         return 0
     refuse_without_xmem(args)
+    if args.held_out:
+        raise UserError(f"--held-out is for the configuration '{XMEM}'. Leave it out.")
     if content.info.configuration != SMALL:
         raise UserError(f"{args.weights.name} holds no network of '{SMALL}' to adapt. Give weights that hold one.")
     base = load(args.weights, adapter=args.adapter, device="cpu")
@@ -159,29 +165,45 @@ def run(args: argparse.Namespace) -> int:
     network.load_state_dict(base.network.state_dict(), strict=False)  # new adapters keep their start
     carried = frozenset(name.removeprefix(NETWORK_PREFIX) for name in carried if name.startswith(NETWORK_PREFIX))
     encoder = part(content.tensors, ENCODER_PREFIX)
-    steps, batch = args.steps or 300, args.batch or 8
+    steps = args.steps or 240
     settings = TrainSettings(
         steps=steps,
-        batch=batch,
-        fresh=max(1, batch // 2),
-        rate=args.rate or 5e-4,
-        warm_up=min(20, steps // 5),
-        average=0.98,
-        phases=PHASES,
-        save_every=max(50, steps // 4),
+        batch=args.batch or 12,
+        rate=args.rate or 2e-4,
+        warm_up=min(10, steps // 5),
+        average=0.96,
     )
     start = FineTuning(
         encoder, network, tune=Tune(args.tune), base_sha256=sha256(args.weights), data=said, carried=carried
     )
     folder = args.folder or args.output.with_suffix(".run")
-    machine = Machine(args.workers, args.bfloat16, args.minutes, min(args.held_out or 32, 32))
+    machine = Machine(minutes=args.minutes)
+    courses, kinds = _courses(base, source)
     with training_device(args.device) as device:
         current = Run(folder, start, settings, device)
-        train(current, source, encoder, machine)
-        if current.step == settings.steps:
+        train_on_policy(current, base, [*courses, *_synthetic(len(courses), args.synthetic)], machine)
+        if machine.minutes is None or current.step == settings.steps:
             if rank() == 0:
-                stacks = [views[0] for views in training_stacks(source)]
-                kept, share = choose(base, current.averaged.cpu(), stacks)
-                start.write(folder / WEIGHTS, kept.state_dict(), steps * batch * processes(), share)
+                kept = choose(base, current.averaged.cpu(), courses)
+                seen = current.step * settings.batch * processes()
+                start.write(folder / WEIGHTS, kept.network.state_dict(), seen, kinds if kept.knows else base.kinds)
             hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
     return 0
+
+
+def _courses(base: Model, source: Source) -> tuple[list[Course], list[Kind]]:
+    """What is walked, each with what is known of the others, and all that is known."""
+    stacks = [views[0] for views in training_stacks(source)]
+    found = [kinds_of(base.steps, stack) for stack in stacks]
+    courses = [
+        Course(stack, tuple(thinned([kind for other in found if other is not own for kind in other], MOST)))
+        for stack, own in zip(stacks, found, strict=True)
+    ]
+    new = thinned([kind for kinds in found for kind in kinds], MOST)
+    return courses, [*new, *thinned(base.kinds, MOST - len(new))]
+
+
+def _synthetic(volumes: int, share: float) -> list[Course]:
+    """So many synthetic volumes that their share of all is what was asked for."""
+    count = round(volumes * share / max(1 - share, 0.1))
+    return [Course(synthetic_stack(np.random.default_rng([1, number]))) for number in range(count)]

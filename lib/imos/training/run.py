@@ -204,13 +204,19 @@ class Run:
     def learn(self, batch: Batch, *, bfloat16: bool) -> dict[str, float]:
         """One optimiser step."""
         settings = self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.step, settings)
         random = np.random.default_rng([settings.seed, 2, self.step])
         steps = batch.masks.shape[1] - 1
         deep = [bool(value) for value in random.random(steps) < settings.deep_share]
         disturb = _disturbance(random, (len(batch.masks), steps), settings.disturbed_share).to(self.device)
         loss, parts = sequence_loss(unroll(self.network, batch, deep, disturb, bfloat16=bfloat16), batch.masks)
+        self.descend(loss)
+        return {"loss": float(loss.detach())} | parts
+
+    def descend(self, loss: Tensor) -> None:
+        """One optimiser step down a loss."""
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.step, settings)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.share_gradients()
@@ -221,7 +227,6 @@ class Run:
             for average, current in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
                 average.lerp_(current, 1 - decay)
         self.step += 1
-        return {"loss": float(loss.detach())} | parts
 
     def share_gradients(self) -> None:
         """Average gradients over the processes of this run."""

@@ -7,7 +7,7 @@ the target model's score, the frozen encoder's maps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -133,7 +133,7 @@ def _cut(
     mirror = 1 if random.random() < 0.5 else -1
     aspect = float(np.exp(random.normal(0, 0.08)))
     zoom = 1.0
-    tone = _Tone.draw(random)
+    tone = Tone.draw(random)
     pictures_out, masks_out = [], []
     colour = random.dirichlet((2.0, 2.0, 2.0))
     for index, mask in zip(indices, masks, strict=True):
@@ -209,7 +209,7 @@ def end_at_once(
 
 
 @dataclass(frozen=True, slots=True)
-class _Tone:
+class Tone:
     """One intensity transform a sample, with a little change from slice to slice.
 
     Attributes:
@@ -234,7 +234,13 @@ class _Tone:
     shading: tuple[float, float]
 
     @classmethod
-    def draw(cls, random: Generator) -> _Tone:
+    def of_the_same_kind(cls, random: Generator) -> Tone:
+        """Without what no scanner of the same kind would show: inverted, in another order, brighter on one side."""
+        return replace(cls.draw(random), invert=False, curve=(), shading=(0.0, 0.0))
+
+    @classmethod
+    def draw(cls, random: Generator) -> Tone:
+        """Anything."""
         return cls(
             gamma=float(np.exp(random.normal(0, 0.3))),
             low=float(random.uniform(0, 0.25)),
@@ -247,6 +253,7 @@ class _Tone:
         )
 
     def apply(self, picture: NDArray[np.uint8], random: Generator) -> NDArray[np.uint8]:
+        """A gray picture in this tone, a little different every time."""
         levels = np.linspace(0, 1, 256) ** (self.gamma * float(np.exp(random.normal(0, 0.03))))
         if self.curve:
             levels = np.interp(levels, np.linspace(0, 1, len(self.curve)), self.curve)
