@@ -50,6 +50,8 @@ from imos.training.train import (
 from imos.training.tuning import Tune, hand_over
 from imos.training.volumes import synthetic_stack
 
+STEPS_A_VOLUME, FEWEST_STEPS, MOST_STEPS = 120, 240, 600
+
 _FINE = ("up8.", "up4.", "skip8.", "skip4.", "block8.", "block4.", "norm4.", "out.")
 _COARSE = ("in16.", "block16.")
 
@@ -125,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tune", choices=[tune.value for tune in Tune], default=Tune.DECODER.value,
         help="what is trained beside the adapters (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--steps", type=positive, help="optimiser steps in all (240; xmem: 10000)")
+    parser.add_argument("--steps", type=positive, help="optimiser steps in all (240 to 600; xmem: 10000)")
     parser.add_argument("--batch", type=positive, help="slices a step (12; xmem: 4 sequences, shared by the processes)")
     parser.add_argument("--rate", type=float, help="highest learning rate (2e-4; xmem: 1e-5)")
     parser.add_argument(
@@ -165,7 +167,8 @@ def run(args: argparse.Namespace) -> int:
     network.load_state_dict(base.network.state_dict(), strict=False)  # new adapters keep their start
     carried = frozenset(name.removeprefix(NETWORK_PREFIX) for name in carried if name.startswith(NETWORK_PREFIX))
     encoder = part(content.tensors, ENCODER_PREFIX)
-    steps = args.steps or 240
+    courses, kinds = _courses(base, source)
+    steps = args.steps or _steps(len(courses))
     settings = TrainSettings(
         steps=steps,
         batch=args.batch or 12,
@@ -178,7 +181,6 @@ def run(args: argparse.Namespace) -> int:
     )
     folder = args.folder or args.output.with_suffix(".run")
     machine = Machine(minutes=args.minutes)
-    courses, kinds = _courses(base, source)
     with training_device(args.device) as device:
         current = Run(folder, start, settings, device)
         train_on_policy(current, base, [*courses, *_synthetic(len(courses), args.synthetic)], machine)
@@ -189,6 +191,11 @@ def run(args: argparse.Namespace) -> int:
                 start.write(folder / WEIGHTS, kept.network.state_dict(), seen, kinds if kept.knows else base.kinds)
             hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
     return 0
+
+
+def _steps(volumes: int) -> int:
+    """Optimiser steps for so many labelled volumes: where there is more to learn, it takes longer."""
+    return min(max(STEPS_A_VOLUME * volumes, FEWEST_STEPS), MOST_STEPS)
 
 
 def _courses(base: Model, source: Source) -> tuple[list[Course], list[Kind]]:
