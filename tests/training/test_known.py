@@ -1,0 +1,49 @@
+"""What an adapter remembers of labelled objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from imos.propagation.kinds import LIKE_ENOUGH, Kind
+from imos.propagation.logistic import PixelSamples, mean_loss
+from imos.propagation.model import Model
+from imos.propagation.region import region_around
+from imos.propagation.target import TargetModel, picture_tensor, pixel_features
+from imos.training.known import kinds_of, thinned
+from imos.training.volumes import Stack
+
+
+def middle(model: Model, stack: Stack) -> PixelSamples:
+    """Samples of the slice in the middle, as a pass from there takes them."""
+    import numpy as np
+
+    index = len(stack.slices) // 2
+    mask = stack.labels[index] == 1
+    region = region_around(mask)
+    picture = region.crop(stack.slices[index]).astype(np.uint8)
+    features = pixel_features(picture, model.steps.pixels(picture_tensor(picture))[0])
+    cropped = region.crop(mask.astype(np.float32))
+    return TargetModel(features, cropped).samples(features, cropped, None)
+
+
+def test_a_kind_finds_its_like_in_another_volume(model: Model, ball: Callable[..., Stack]) -> None:
+    (known,) = kinds_of(model.steps, ball(5))
+    painted = middle(model, ball(6))
+    dark = ball(7)
+    inverted = middle(model, Stack.of(255 - dark.slices, dark.labels))
+    assert mean_loss(painted, known.weights[None]) < LIKE_ENOUGH
+    assert mean_loss(inverted, known.weights[None]) > LIKE_ENOUGH
+
+
+def test_an_object_on_few_slices_is_no_kind(model: Model, ball: Callable[..., Stack]) -> None:
+    assert kinds_of(model.steps, ball(6, depth=3)) == []
+
+
+@pytest.mark.parametrize(("most", "expected"), [(3, [0, 4, 9]), (20, list(range(10))), (0, [])])
+def test_thinned_evenly(most: int, expected: list[int]) -> None:
+    kinds = [Kind(torch.full((2,), float(number)), torch.eye(2)) for number in range(10)]
+    assert [int(kind.weights[0]) for kind in thinned(kinds, most)] == expected
+    assert thinned([], most) == []
