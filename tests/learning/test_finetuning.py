@@ -53,7 +53,7 @@ def test_it_stands_still_while_somebody_waits(pack: Path, spoilt: Path, tmp_path
         stood.append(before == after and statuses == {psutil.STATUS_STOPPED})
         busy.clear()
 
-    fine_tune(pack, tmp_path / "a.safetensors", tmp_path / "run", recipe(spoilt, 8), tell, busy.is_set)
+    fine_tune(pack, tmp_path / "a.safetensors", tmp_path / "run", recipe(spoilt, 12), tell, busy.is_set)
 
     assert stood == [True]
     assert (tmp_path / "a.safetensors").is_file()

@@ -50,7 +50,8 @@ from imos.training.train import (
 from imos.training.tuning import Tune, hand_over
 from imos.training.volumes import synthetic_stack
 
-STEPS_A_VOLUME, FEWEST_STEPS, MOST_STEPS = 120, 240, 600
+STEPS = 240
+"""Of a fine-tuning of `small`."""
 
 _FINE = ("up8.", "up4.", "skip8.", "skip4.", "block8.", "block4.", "norm4.", "out.")
 _COARSE = ("in16.", "block16.")
@@ -127,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tune", choices=[tune.value for tune in Tune], default=Tune.DECODER.value,
         help="what is trained beside the adapters (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--steps", type=positive, help="optimiser steps in all (240 to 600; xmem: 10000)")
+    parser.add_argument("--steps", type=positive, help="optimiser steps in all (240; xmem: 10000)")
     parser.add_argument("--batch", type=positive, help="slices a step (12; xmem: 4 sequences, shared by the processes)")
     parser.add_argument("--rate", type=float, help="highest learning rate (2e-4; xmem: 1e-5)")
     parser.add_argument(
@@ -168,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
     carried = frozenset(name.removeprefix(NETWORK_PREFIX) for name in carried if name.startswith(NETWORK_PREFIX))
     encoder = part(content.tensors, ENCODER_PREFIX)
     courses, kinds = _courses(base, source)
-    steps = args.steps or _steps(len(courses))
+    steps = args.steps or STEPS
     settings = TrainSettings(
         steps=steps,
         batch=args.batch or 12,
@@ -191,11 +192,6 @@ def run(args: argparse.Namespace) -> int:
                 start.write(folder / WEIGHTS, kept.network.state_dict(), seen, kinds if kept.knows else base.kinds)
             hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
     return 0
-
-
-def _steps(volumes: int) -> int:
-    """Optimiser steps for so many labelled volumes: where there is more to learn, it takes longer."""
-    return min(max(STEPS_A_VOLUME * volumes, FEWEST_STEPS), MOST_STEPS)
 
 
 def _courses(base: Model, source: Source) -> tuple[list[Course], list[Kind]]:

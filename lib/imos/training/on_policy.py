@@ -20,10 +20,8 @@ from imos.training.run import Machine, Run
 from imos.training.sharing import in_any, processes, rank
 from imos.training.unroll import Step
 
-ROUNDS = 6
-"""Walks in a run, at least."""
 STEPS_A_ROUND = 40
-"""Optimiser steps between two walks, at most."""
+"""Optimiser steps between two walks; fewer where there are fewer than three times as many in all."""
 STATES_A_STEP = 6
 """States that are walked for a step."""
 KEPT = 1500
@@ -43,7 +41,7 @@ def train_on_policy(current: Run, model: Model, courses: Sequence[Course], machi
 
     """
     settings = current.settings
-    steps_a_round = min(STEPS_A_ROUND, max(1, settings.steps // ROUNDS))
+    steps_a_round = min(STEPS_A_ROUND, max(1, -(-settings.steps // 3)))
     progress = Progress(current.folder, current.step, settings.steps)
     pool: list[State] = []
     try:

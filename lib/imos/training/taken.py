@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -84,8 +84,9 @@ def choose(base: Model, tuned: SmallNetwork, courses: Sequence[Course]) -> Taken
     if not objects:
         return Taken(partly(network, tuned, farther), knows=True)
 
+    @cache
     def value(way: float, *, knows: bool) -> float:
-        acting = base.decoding_with(partly(network, tuned, way))
+        acting = base.decoding_with(partly(network, tuned, way)) if way else base
         kinds = (known[id(walk.stack)] if knows else base.kinds for walk in objects)
         found = [quality_of(acting.but(kinds=of_walk), walk) for of_walk, walk in zip(kinds, objects, strict=True)]
         mean = float(np.mean(found))
