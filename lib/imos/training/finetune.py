@@ -50,8 +50,8 @@ from imos.training.train import (
 from imos.training.tuning import Tune, hand_over
 from imos.training.volumes import synthetic_stack
 
-STEPS = 240
-"""Of a fine-tuning of `small`."""
+STEPS_A_VOLUME, FEWEST_STEPS, MOST_STEPS = 100, 240, 600
+"""Optimiser steps of `small`: where there is more to learn, it takes longer."""
 
 _FINE = ("up8.", "up4.", "skip8.", "skip4.", "block8.", "block4.", "norm4.", "out.")
 _COARSE = ("in16.", "block16.")
@@ -128,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tune", choices=[tune.value for tune in Tune], default=Tune.DECODER.value,
         help="what is trained beside the adapters (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--steps", type=positive, help="optimiser steps in all (240; xmem: 10000)")
+    parser.add_argument("--steps", type=positive, help="optimiser steps in all (100 a volume, 240 to 600; xmem: 10000)")
     parser.add_argument("--batch", type=positive, help="slices a step (12; xmem: 4 sequences, shared by the processes)")
     parser.add_argument("--rate", type=float, help="highest learning rate (2e-4; xmem: 1e-5)")
     parser.add_argument(
@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
     carried = frozenset(name.removeprefix(NETWORK_PREFIX) for name in carried if name.startswith(NETWORK_PREFIX))
     encoder = part(content.tensors, ENCODER_PREFIX)
     courses, kinds = _courses(base, source)
-    steps = args.steps or STEPS
+    steps = args.steps or min(max(STEPS_A_VOLUME * len(courses), FEWEST_STEPS), MOST_STEPS)
     settings = TrainSettings(
         steps=steps,
         batch=args.batch or 12,
