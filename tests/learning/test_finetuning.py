@@ -65,7 +65,7 @@ import sys
 from pathlib import Path
 from imos.learning.finetuning import Recipe, fine_tune
 weights, pack, folder, busy = map(Path, sys.argv[1:])
-recipe = Recipe(weights, steps=400, batch=2, device="cpu")
+recipe = Recipe(weights, steps=30, batch=2, device="cpu")
 fine_tune(pack, folder / "a.safetensors", folder / "run", recipe, is_busy=busy.exists)
 """
 
