@@ -188,6 +188,7 @@ def labelled(collection: Path, tmp_path: Path) -> Path:
         (("-o", "adapter.pth"), "no .safetensors file"),
         (("--tune", "everything"), "everything"),
         (("--held-out", "2"), "--held-out is for the configuration 'xmem'"),
+        (("--bfloat16",), "--bfloat16 is for the configuration 'xmem'"),
     ],
 )
 def test_refused_in_one_line(

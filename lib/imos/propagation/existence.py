@@ -163,6 +163,17 @@ class Judge:
         return existence, quality * existence
 
 
+class Sure(Judge):
+    """Lets every pass run on."""
+
+    def __init__(self) -> None:
+        super().__init__(np.zeros(FEATURES), np.zeros(FEATURES))
+
+    def of(self, evidence: Evidence) -> tuple[float, float]:
+        """Sure of everything."""
+        return 1.0, 1.0
+
+
 def _untaught() -> Judge:
     existence, quality = np.zeros(FEATURES), np.zeros(FEATURES)
     existence[[0, 3, -1]] = 1.0, 1.0, 4.0

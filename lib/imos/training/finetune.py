@@ -156,8 +156,9 @@ def run(args: argparse.Namespace) -> int:
         finetune_xmem(args, content, source, said, carried)
         return 0
     refuse_without_xmem(args)
-    if args.held_out:
-        raise UserError(f"--held-out is for the configuration '{XMEM}'. Leave it out.")
+    for option in ("held_out", "bfloat16"):
+        if getattr(args, option):
+            raise UserError(f"--{option.replace('_', '-')} is for the configuration '{XMEM}'. Leave it out.")
     if content.info.configuration != SMALL:
         raise UserError(f"{args.weights.name} holds no network of '{SMALL}' to adapt. Give weights that hold one.")
     base = load(args.weights, adapter=args.adapter, device="cpu")

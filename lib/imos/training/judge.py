@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from imos.errors import UserError
 from imos.metrics import jaccard
 from imos.network.weights import WeightsInfo, read_weights, save_weights
-from imos.propagation.existence import DISTANCE, FEATURES, Evidence, Judge, features
+from imos.propagation.existence import DISTANCE, FEATURES, Evidence, Judge, Sure, features
 from imos.propagation.model import BUNDLED, FLOOR_JUDGE_PREFIX, JUDGE_PREFIX, Model, load
 from imos.propagation.parts import split
 from imos.propagation.track import track
@@ -56,17 +56,17 @@ class Steps:
     from_largest: NDArray[np.bool_]
 
 
-class _Recorder(Judge):
+class _Recorder(Sure):
     """A judge that lets every pass run on, and writes down what it was shown."""
 
     def __init__(self) -> None:
-        super().__init__(np.zeros(FEATURES), np.zeros(FEATURES))
+        super().__init__()
         self.seen: list[NDArray[np.float64]] = []
 
     def of(self, evidence: Evidence) -> tuple[float, float]:
         """Sure of everything."""
         self.seen.append(features(evidence))
-        return 1.0, 1.0
+        return super().of(evidence)
 
 
 def collect(model: Model, stacks: list[Stack], objects: int = 6) -> Steps:

@@ -38,7 +38,6 @@ def train_on_policy(current: Run, model: Model, courses: Sequence[Course], machi
         model: What its network belongs to.
         courses: What to walk through.
         machine: How much of the machine it takes.
-
     """
     settings = current.settings
     steps_a_round = min(STEPS_A_ROUND, max(1, -(-settings.steps // 3)))

@@ -19,9 +19,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imos.network.small import Maps
+from imos.network.small import PRIOR, SCORE, Maps
 from imos.propagation.cores import passes_at_once, threads_for
-from imos.propagation.existence import FEATURES, Evidence, Judge
+from imos.propagation.existence import Sure
 from imos.propagation.floor import FLOOR
 from imos.propagation.kinds import Kind
 from imos.propagation.model import Model
@@ -89,19 +89,8 @@ class StateBatch:
     @property
     def floor(self) -> Tensor:
         """The floor's log odds, `(B, S, S)`."""
-        prior, score = self.cues[:, 3], self.cues[:, 4]
+        prior, score = self.cues[:, PRIOR], self.cues[:, SCORE]
         return 4 * (prior + FLOOR.score_weight * score)
-
-
-class _Sure(Judge):
-    """A judge that lets every pass run on."""
-
-    def __init__(self) -> None:
-        super().__init__(np.zeros(FEATURES), np.zeros(FEATURES))
-
-    def of(self, evidence: Evidence) -> tuple[float, float]:
-        """Sure of everything."""
-        return 1.0, 1.0
 
 
 class _LostError(Exception):
@@ -133,7 +122,7 @@ def collect(model: Model, courses: Sequence[Course], seed: Sequence[int], least:
     Returns:
         A little more than `least`.
     """
-    sure = _Sure()
+    sure = Sure()
     found: list[State] = []
     workers = passes_at_once(model)
     begun = 0
