@@ -1,18 +1,24 @@
 # make run    set up, carry the sample's painted slice through its volume, start the server
 # make test   set up, run every check
 #
-# make pacs   the samples in an Orthanc archive on this machine, served from there
-#
+# make run PACS=no                                      the samples as files, even where Orthanc can be had
 # make run STUDIES=<folder or DICOMweb URL> PORT=8000   the same on your own images
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run sample serve pacs test
+.PHONY: help setup run sample serve orthanc test
 
 PORT ?= 8000
 # MONAI Label writes its state and the labels into the folder it serves: the samples are served from a copy.
-STUDIES ?= .run/studies
+SAMPLES := .run/studies
+STUDIES ?= $(SAMPLES)
+override STUDIES := $(patsubst %/,%,$(STUDIES))
+# Orthanc holds the samples where it is there or can be installed; own studies stay where they are.
+PACS ?= yes
+WITH_PACS := $(if $(filter no,$(PACS)),,$(filter $(SAMPLES),$(STUDIES)))
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
+ORTHANC := /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 PYTHON3 := $(firstword $(foreach name,python3.11 python3,$(shell command -v $(name))))
 PYTHON := .venv/bin/python
 STAMP := .venv/installed
@@ -47,12 +53,12 @@ sample: $(STAMP)
 	@$(PYTHON) main.py dice .run/sample_ct.nii.gz samples/ct/label.nii.gz
 	@echo "Contact sheet: $(CURDIR)/.run/sample_ct.png"
 
-.run/studies: $(wildcard samples/studies/*.nii.gz)
+$(SAMPLES): $(wildcard samples/studies/*.nii.gz)
 	@mkdir -p $@
 	@cp samples/studies/*.nii.gz $@/
 	@touch $@
 
-serve: $(STAMP) $(if $(filter .run/studies,$(STUDIES)),.run/studies)
+serve: $(STAMP) $(filter $(SAMPLES),$(STUDIES)) $(if $(WITH_PACS),orthanc)
 	@$(PYTHON) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null \
 	  || { echo "Port $(PORT) is in use: make run PORT=8001" >&2; exit 1; }
 	@echo
@@ -61,25 +67,29 @@ serve: $(STAMP) $(if $(filter .run/studies,$(STUDIES)),.run/studies)
 	@echo "  what is there    http://127.0.0.1:$(PORT)/info/"
 	@echo "  all requests     http://127.0.0.1:$(PORT)/"
 	@echo "  3D Slicer        module MONAI Label, server http://127.0.0.1:$(PORT)/"
-	@echo "  from a terminal  curl -sf -F label=@samples/ct/painted.nii.gz \\"
-	@echo "                     'http://127.0.0.1:$(PORT)/infer/imos?image=sample_ct&output=image' -o .run/volume.nii.gz"
-	@test ! -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so \
-	  || echo "  Orthanc is installed: make pacs serves the samples from an archive"
 	@echo "Ctrl-C stops it. It says when it is ready."
-	@echo
-	@exec $(PYTHON) -m monailabel.main start_server --app apps/imos --studies '$(STUDIES)' \
-	  --host 127.0.0.1 --port $(PORT) --verbose WARNING --log_level warning
+	@start="$(PYTHON) -m monailabel.main start_server --app apps/imos --host 127.0.0.1 --port $(PORT) \
+	    --verbose WARNING --log_level warning"; \
+	if [ -n '$(WITH_PACS)' ] && [ -e $(ORTHANC) ]; then \
+	  echo "The samples are kept in Orthanc, as DICOM (make run PACS=no: as files, without it)."; echo; \
+	  exec $(PYTHON) -m imos.server.local_archive --or-files --viewer http://127.0.0.1:$(PORT) .run/archive '$(STUDIES)' $$start; \
+	fi; \
+	echo; exec $$start --studies '$(STUDIES)'
 
-# Orthanc is a system package: it is installed only by this target, and only where that needs no password.
-pacs: $(STAMP) .run/studies
-	@test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || { test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null \
-	  && echo "Installing Orthanc" && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-	  --no-install-recommends orthanc orthanc-dicomweb >/dev/null; } || true
-	@exec $(PYTHON) main.py serve --studies .run/studies --orthanc .run/archive --port $(PORT)
+# A system package: installed where that needs no password, and done without where it cannot be had. Debian would start it
+# as a service that other machines can reach; a policy-rc.d that says 101 keeps it from that.
+POLICY := /usr/sbin/policy-rc.d
+orthanc:
+	@if [ ! -e $(ORTHANC) ] && [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Orthanc (make run PACS=no: without it)"; mkdir -p .run; \
+	  if [ ! -e $(POLICY) ]; then trap 'rm -f $(POLICY)' EXIT; printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod +x $(POLICY); fi; \
+	  { $(APT) update && $(APT) install -y --no-install-recommends orthanc orthanc-dicomweb; } >.run/orthanc_install.log 2>&1 || true; \
+	fi
+	@test -e $(ORTHANC) || echo "Orthanc is not here (apt-get install orthanc orthanc-dicomweb): the samples are served as files"
 
 test: $(STAMP)
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@lint-imports --no-logo
-	@$(PYTHON) -m pytest -n 2 --dist loadgroup -q --durations 40 --durations-min 5
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup -q -rs --durations 40 --durations-min 5

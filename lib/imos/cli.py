@@ -455,9 +455,8 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--orthanc-port",
         type=int,
-        default=8042,
         metavar="N",
-        help="its port, on this machine only (default: %(default)s)",
+        help="its port, on this machine only (default: 8042, or the next free one)",
     )
 
 
@@ -477,7 +476,8 @@ def serve(args: argparse.Namespace) -> int:
     elif "://" in args.studies:
         raise UserError("--orthanc is filled from a folder of images; --studies names an archive that is there.")
     else:
-        own = ["--port", str(args.orthanc_port), "--viewer", f"http://{args.host}:{args.port}"]
+        own = ["--port", str(args.orthanc_port)] if args.orthanc_port else []
+        own += ["--viewer", f"http://{args.host}:{args.port}"]
         folders = [args.orthanc, args.studies]
         command = [sys.executable, "-m", "imos.server.local_archive", *own, "--", *folders, *command, *options]
     sys.stdout.flush()
