@@ -9,7 +9,7 @@ import pytest
 
 from imos import cli
 from imos.datasets.collection import read_collection
-from imos.learning import simulation
+from imos.learning import plots, simulation
 from imos.learning.volumes import LabelledVolume
 
 
@@ -22,12 +22,28 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_gains_are_measured_on_the_judges_of_every_set(collection: Path, tmp_path: Path) -> None:
     output = tmp_path / "gains.tsv"
     words = ["simulate", str(collection), "gains", "--sets", "phantom_mr", "--stream", "val", "--judges", "val"]
-    assert cli.main([*words, "--accept", "1", "--steps", "2", "-o", str(output)]) == 0
+    drawn = tmp_path / "gains.png"
+    assert cli.main([*words, "--accept", "1", "--steps", "2", "-o", str(output), "--plot", str(drawn)]) == 0
+    assert drawn.read_bytes().startswith(b"\x89PNG")
     (row,) = rows(output)
     assert (row["set"], row["accepted"]) == ("phantom_mr", "1")
     assert 0 < float(row["base"]) <= 1
     assert float(row["gain"]) == pytest.approx(float(row["after"]) - float(row["base"]), abs=0.0011)
     assert float(row["other: phantom_mr"]) == pytest.approx(float(row["gain"]), abs=0.0011)
+
+
+@pytest.mark.slow
+def test_effort_is_counted_with_the_loop_and_without(collection: Path, tmp_path: Path) -> None:
+    output = tmp_path / "effort.tsv"
+    words = ["simulate", str(collection), "effort", "--sets", "phantom_mr", "--stream", "val", "--judges", "val"]
+    assert cli.main([*words, "--accept", "1", "--steps", "2", "-o", str(output)]) == 0
+    base, first = rows(output)
+    assert (base["accepted"], first["accepted"]) == ("0", "1")
+    assert base["painted"] == base["painted without the loop"] == first["painted without the loop"]
+    assert int(base["objects"]) == int(first["objects"]) > 0
+    for row in (base, first):
+        assert 1 <= float(row["painted"]) <= float(row["slices"])
+        assert 0 <= float(row["untouched"]) <= 1
 
 
 @pytest.mark.slow
@@ -73,3 +89,16 @@ def test_mistakes_are_one_line(
 ) -> None:
     assert cli.main(["simulate", str(collection), *words, "--stream", "train"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("what", "table"),
+    [
+        ("gains", "set accepted base after;a 1 .5 .6;a 5 .5 .7;b 1 .4 .3"),
+        ("rounds", "round labels used frozen_J&F_in_use;0 - yes .5;1 right yes .6;2 wrong no .6;3 right no .6"),
+        ("effort", "set accepted painted painted_without_the_loop;a 0 4 4;a 1 3 4;b 0 2 2"),
+    ],
+)
+def test_every_table_has_a_plot(what: str, table: str) -> None:
+    lines = [[word.replace("_", " ") for word in line.split()] for line in table.split(";")]
+    assert plots.plot(what, lines).startswith(b"\x89PNG")

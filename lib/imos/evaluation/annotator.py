@@ -193,7 +193,11 @@ class GapFiller:
 
 
 def simulate(
-    filler: Filler, truth: NDArray[np.bool_], sequence: Sequence, start: Iterable[int] | None = None
+    filler: Filler,
+    truth: NDArray[np.bool_],
+    sequence: Sequence,
+    start: Iterable[int] | None = None,
+    until: float = TARGETS[-1],
 ) -> tuple[tuple[Step, ...], float, int]:
     """Annotate one object.
 
@@ -202,6 +206,7 @@ def simulate(
         truth: `(D, H, W)`.
         sequence: Where the object is and which slice is painted first.
         start: Slices that are painted before the first look; None for the sequence's painted slice.
+        until: Dice at which the annotator stops.
 
     Returns:
         The steps, the share of slices accepted after one painted slice, the painted slices beyond the object: as in
@@ -222,7 +227,7 @@ def simulate(
         if len(painted) == 1:
             good = [dice(made[index], truth[index]) >= ACCEPTABLE for index in sequence.judged]
             accepted = sum(good) / len(good)
-        if steps[-1].dice >= TARGETS[-1] or len(painted) >= last - first + 1:
+        if steps[-1].dice >= until or len(painted) >= last - first + 1:
             break
         proposed = filler.proposal()
         if proposed is None or proposed in painted:
@@ -249,6 +254,7 @@ def annotate_case(
     labels: NDArray[np.uint8],
     techniques: Iterable[Technique],
     model: Model,
+    until: float = TARGETS[-1],
 ) -> Iterator[Effort]:
     """Annotate every object of a volume on its own, with every technique.
 
@@ -258,6 +264,7 @@ def annotate_case(
         labels: `(D, H, W)` the truth.
         techniques: Which ones.
         model: Loaded weights.
+        until: Dice at which the annotator stops.
     """
     import imos
 
@@ -274,7 +281,7 @@ def annotate_case(
                 filler = _gap_filler(technique, slices, sequence)
                 if technique is Technique.ITK:
                     start = sequence.first, sequence.painted, sequence.last
-            steps, accepted, outside = simulate(filler, truth, sequence, start)
+            steps, accepted, outside = simulate(filler, truth, sequence, start, until)
             yield Effort(technique, case.group, case.name, case.modality, sequence, steps, accepted, outside)
 
 

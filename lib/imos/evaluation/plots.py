@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from math import isnan
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +13,7 @@ from imos.evaluation.annotator import TARGETS, Effort, Technique
 from imos.evaluation.calibration import calibration_of
 from imos.evaluation.efforts import short_target
 from imos.evaluation.experiment import Method, Row
+from imos.evaluation.figures import drawing, new_figure, png
 from imos.evaluation.planes import View
 from imos.evaluation.sequences import Protocol
 
@@ -36,15 +34,6 @@ _TECHNIQUES = {
     Technique.EVEN: ("#d62728", "--", "ours, slices evenly spaced"),
     Technique.ITK: ("#1f77b4", "-", "ITK contour interpolation"),
     Technique.WALKER: ("#2ca02c", "-", "random walker"),
-}
-_STYLE = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.dpi": 110,
-    "font.size": 10.5,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
 }
 
 
@@ -74,7 +63,7 @@ def plots_of(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[Plot]:
     first = min((row.protocol for row in ours), key=list(Protocol).index, default=None)
     ours = [row for row in ours if row.protocol is first]
     plots = []
-    with _drawing():
+    with drawing():
         if ours:
             plots.append(
                 Plot(
@@ -90,31 +79,8 @@ def plots_of(rows: Sequence[Row], efforts: Sequence[Effort]) -> list[Plot]:
     return plots
 
 
-@contextmanager
-def _drawing() -> Iterator[None]:
-    import matplotlib
-
-    with matplotlib.rc_context({**_STYLE, "backend": "agg"}):
-        yield
-
-
-def _figure(columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")  # not pyplot: that would keep it, and seek a display
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
-
-
-def _png(figure: Any) -> bytes:
-    file = BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
-
-
 def _distance(rows: Sequence[Row]) -> bytes:
-    figure, (axes,) = _figure(1, 7.6, 4.3)
+    figure, (axes,) = new_figure(1, 7.6, 4.3)
     farthest = 1
     for modality in sorted({row.modality for row in rows}, key=list(Modality).index):
         own = [row for row in rows if row.modality is modality]
@@ -132,12 +98,12 @@ def _distance(rows: Sequence[Row]) -> bytes:
     axes.set(xlabel="slices from the painted one", ylabel="mean J", ylim=(0, 1.02), xlim=(0.5, farthest + 0.5))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return _png(figure)
+    return png(figure)
 
 
 def _calibration(rows: Sequence[Row]) -> bytes:
     modalities = sorted({row.modality for row in rows}, key=list(Modality).index)
-    figure, (axes, counts) = _figure(2, 9.6, 4.3)
+    figure, (axes, counts) = new_figure(2, 9.6, 4.3)
     axes.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":")
     for modality in modalities:
         bins = calibration_of(row.score for row in rows if row.modality is modality).bins
@@ -155,11 +121,11 @@ def _calibration(rows: Sequence[Row]) -> bytes:
     middles = [(part.low + part.high) / 2 for part in every.bins]
     counts.bar(middles, [part.count for part in every.bins], width=0.09, color="#8899aa")
     counts.set(xlabel="confidence", ylabel="slices", xlim=(0, 1))
-    return _png(figure)
+    return png(figure)
 
 
 def _effort(efforts: Sequence[Effort]) -> bytes:
-    figure, panels = _figure(len(TARGETS), 9.6, 4.0)
+    figure, panels = new_figure(len(TARGETS), 9.6, 4.0)
     for axes, target in zip(panels, TARGETS, strict=True):
         most = int(np.ceil(np.percentile([effort.painted_until(target) for effort in efforts], 97)))
         for technique, (colour, line, name) in _TECHNIQUES.items():
@@ -180,4 +146,4 @@ def _effort(efforts: Sequence[Effort]) -> bytes:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(f"Dice {short_target(target)}", fontsize=10.5)
         axes.legend(loc="lower right", fontsize=9)
-    return _png(figure)
+    return png(figure)

@@ -6,6 +6,8 @@ volumes of other patients, of that set and of all others.
 `rounds`: one project that accepts volumes of all sets, a few a round, with the gate. Some rounds are fed wrong labels
 on purpose: their objects lie where the neighbouring volume's lie. A frozen set judges every version; the gate looks at
 other held-out volumes.
+
+`effort`: slices that a simulated annotator paints, against accepted volumes (effort.py).
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from imos.arguments import names, numbers, positive
 from imos.datasets.collection import Case, read_collection
 from imos.errors import UserError
 from imos.imaging.writing import replacing
+from imos.learning.effort import effort
 from imos.learning.finetuning import Recipe
 from imos.learning.judging import measure
+from imos.learning.plots import plot
 from imos.learning.rounds import Lessons, Round
 from imos.learning.volumes import LabelledVolume, VolumeRef
 from imos.propagation.model import BUNDLED
@@ -41,37 +45,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `simulate`."""
     add = parser.add_argument
     add("data", type=Path, help="folder of a collection with volumes.tsv and frames.tsv")
-    add("what", choices=("gains", "rounds"), help="what to simulate")
+    add("what", choices=("gains", "rounds", "effort"), help="what to simulate")
     add("--sets", type=names, required=True, metavar="S,…", help="data sets")
     add("--stream", default="adapt", help="split whose labels are accepted (default: %(default)s)")
     add("--judges", default="val", help="split that judges, frozen (default: %(default)s)")
-    add("--accept", type=numbers, default=(1, 5), metavar="N,…", help="gains: volumes accepted (1,5)")
+    add("--accept", type=numbers, default=(1, 5), metavar="N,…", help="gains, effort: volumes accepted (1,5)")
     add("--rounds", type=positive, default=ROUNDS, metavar="N", help="rounds: how many (default: %(default)s)")
     add("--wrong", type=numbers, default=(5, 12), metavar="N,…", help="rounds: those with wrong labels (5,12)")
     add("--weights", type=Path, default=BUNDLED, help="the base")
     add("--steps", type=positive, metavar="N", help="optimiser steps of a round (default: those of finetune)")
     add("-o", "--output", type=Path, metavar="F.tsv", help="write the table")
+    add("--plot", type=Path, metavar="F.png", help="draw it")
 
 
 def run(args: argparse.Namespace) -> int:
     """Simulate and print a table, a line as soon as it is known."""
-    if args.output is not None and not args.output.absolute().parent.is_dir():
-        raise UserError(f"cannot write {args.output}: {args.output.parent} is not a folder. Create it first.")
+    for path in filter(None, (args.output, args.plot)):
+        if not path.absolute().parent.is_dir():
+            raise UserError(f"cannot write {path}: {path.parent} is not a folder. Create it first.")
     stream, judges = (_by_set(args.data, split, args.sets) for split in (args.stream, args.judges))
     recipe = Recipe(args.weights, steps=args.steps)
-    rows = (
-        gains(recipe, stream, judges, args.accept)
-        if args.what == "gains"
-        else rounds(recipe, stream, judges, args.rounds, args.wrong)
-    )
-    lines = []
-    for row in rows:
-        lines.append("\t".join(row))
-        print(lines[-1], flush=True)
+    made: list[list[str]] = []
+    for row in _rows(args, recipe, stream, judges):
+        made.append(row)
+        print("\t".join(row), flush=True)
         if args.output is not None:
             with replacing(args.output) as beside:
-                beside.write_text("\n".join(lines) + "\n", "utf-8")
+                beside.write_text("".join("\t".join(row) + "\n" for row in made), "utf-8")
+    if args.plot is not None:
+        with replacing(args.plot) as beside:
+            beside.write_bytes(plot(args.what, made))
     return 0
+
+
+def _rows(args: argparse.Namespace, recipe: Recipe, stream: Cases, judges: Cases) -> Iterator[list[str]]:
+    if args.what == "gains":
+        return gains(recipe, stream, judges, args.accept)
+    if args.what == "effort":
+        return effort(recipe, stream, judges, args.accept)
+    return rounds(recipe, stream, judges, args.rounds, args.wrong)
 
 
 Cases = dict[str, list[Case]]
@@ -83,7 +95,7 @@ def gains(recipe: Recipe, stream: Cases, judges: Cases, accept: Sequence[int]) -
     yield ["set", "accepted", "base", "after", "gain", *(f"other: {name}" for name in judges), "seconds"]
     for name, cases in stream.items():
         for count in accept:
-            chosen = [_volume(case) for case in cases[:count]]
+            chosen = [LabelledVolume.of_case(case) for case in cases[:count]]
             with TemporaryDirectory() as folder:
                 started = perf_counter()
                 registry = Registry(Path(folder))
@@ -105,7 +117,7 @@ def rounds(recipe: Recipe, stream: Cases, judges: Cases, count: int, wrong: Sequ
     teaching = _in_turn({name: [c for i, c in enumerate(cases) if i % OF_FIRST] for name, cases in stream.items()})
     if not teaching:
         raise UserError("every third volume of a set judges, from the first on: no set has a second one that teaches.")
-    holding = [VolumeRef.of(_volume(case)) for cases in stream.values() for case in cases[::OF_FIRST]]
+    holding = [VolumeRef.of(LabelledVolume.of_case(case)) for cases in stream.values() for case in cases[::OF_FIRST]]
     yield ["round", "accepted", "labels", "version", "used", "frozen J&F in use", "reason"]
     in_use = float(np.mean(list(scores.of(None).values())))
     yield ["0", "", "", BASE, "yes", f"{in_use:.4f}", ""]
@@ -114,7 +126,7 @@ def rounds(recipe: Recipe, stream: Cases, judges: Cases, count: int, wrong: Sequ
         seen: list[VolumeRef] = []
         for number in range(1, count + 1):
             case = teaching[(number - 1) % len(teaching)]
-            volume, is_wrong = _volume(case), number in wrong
+            volume, is_wrong = LabelledVolume.of_case(case), number in wrong
             if is_wrong:
                 volume = _wrong(volume)
             new = VolumeRef.of(volume, f"round {number}")
@@ -149,7 +161,10 @@ class Scores:
         key = None if adapter is None else adapter.read_bytes()
         if key not in self._known:
             model = imos.load(self._weights, adapter=adapter, device="cpu")
-            found = {name: [measure(model, _volume(case)) for case in cases] for name, cases in self._judges.items()}
+            found = {
+                name: [measure(model, LabelledVolume.of_case(case)) for case in cases]
+                for name, cases in self._judges.items()
+            }
             self._known[key] = {
                 name: float(np.mean([v for v in values if v is not None])) for name, values in found.items()
             }
@@ -161,11 +176,6 @@ def _wrong(volume: LabelledVolume) -> LabelledVolume:
     rows, columns, _ = volume.labels.shape
     moved = np.roll(volume.labels[::-1], (rows // 3, columns // 3), (0, 1))
     return replace(volume, name=f"{volume.name} wrong", labels=np.ascontiguousarray(moved))
-
-
-def _volume(case: Case) -> LabelledVolume:
-    slices, labels = case.load()
-    return LabelledVolume.of_slices(f"{case.group}/{case.name}", slices, labels, is_video=case.is_video)
 
 
 def _by_set(root: Path, split: str, sets: Sequence[str]) -> Cases:

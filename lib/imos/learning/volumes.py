@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imos.imaging import Image, ImageKind, Plane, plane_axis
 from imos.registry.records import LabelRef
+
+if TYPE_CHECKING:
+    from imos.datasets.collection import Case
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,12 @@ class LabelledVolume:
         image = Image(np.moveaxis(slices, 0, 2), np.eye(4), kind, name)
         values = [int(value) for value in np.unique(labels) if value]
         return cls(name, image, np.moveaxis(labels, 0, 2), dict.fromkeys(values, 2))
+
+    @classmethod
+    def of_case(cls, case: Case) -> LabelledVolume:
+        """From a case of a collection."""
+        slices, labels = case.load()
+        return cls.of_slices(f"{case.group}/{case.name}", slices, labels, is_video=case.is_video)
 
     @property
     def values(self) -> list[int]:
