@@ -9,15 +9,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+import imos
 from imos.learning.finetuning import FineTuningError, Recipe, Step, fine_tune, read_step
 from imos.learning.stacks import stacks_of
 from imos.learning.volumes import LabelledVolume
+from imos.network.weights import read_weights
 from imos.training.packing import write_pack
+from imos.training.progress import FILE
 
 pytestmark = pytest.mark.slow
 
@@ -64,18 +68,25 @@ _SUPERVISE = """
 import sys
 from pathlib import Path
 from imos.learning.finetuning import Recipe, fine_tune
-weights, pack, folder, busy = map(Path, sys.argv[1:])
-recipe = Recipe(weights, steps=30, batch=2, device="cpu")
+weights, pack, folder, busy = map(Path, sys.argv[1:5])
+recipe = Recipe(weights, steps=int(sys.argv[5]), batch=2, synthetic=0.0, device="cpu", gpus=int(sys.argv[6]))
 fine_tune(pack, folder / "a.safetensors", folder / "run", recipe, is_busy=busy.exists)
 """
+
+
+def supervised(
+    weights: Path, pack: Path, folder: Path, busy: Path, *, steps: int, gpus: int
+) -> subprocess.Popen[bytes]:
+    """Somebody who fine-tunes in `folder` and stands still while `busy` exists."""
+    words = [sys.executable, "-c", _SUPERVISE, *map(str, (weights, pack, folder, busy, steps, gpus))]
+    return subprocess.Popen(words, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("stands_still", [False, True])
 def test_nothing_of_it_outlives_who_started_it(pack: Path, spoilt: Path, tmp_path: Path, stands_still: bool) -> None:
     busy = tmp_path / "busy"
-    words = [sys.executable, "-c", _SUPERVISE, str(spoilt), str(pack), str(tmp_path), str(busy)]
-    supervisor = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
+    supervisor = supervised(spoilt, pack, tmp_path, busy, steps=30, gpus=1)
     while read_step(tmp_path / "run") is None:
         assert time.monotonic() < deadline
         assert supervisor.poll() is None
@@ -91,6 +102,34 @@ def test_nothing_of_it_outlives_who_started_it(pack: Path, spoilt: Path, tmp_pat
     supervisor.wait()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_two_processes_end_with_who_started_them_and_the_next_ones_go_on(
+    pack: Path, spoilt: Path, tmp_path: Path
+) -> None:
+    """On two GPUs each would have its own; on the CPU they share gradients in the same way (gloo)."""
+    run, output = tmp_path / "run", tmp_path / "a.safetensors"
+    deadline = time.monotonic() + 180
+    supervisor = supervised(spoilt, pack, tmp_path, tmp_path / "busy", steps=6, gpus=2)
+    while not (run / "checkpoint.pt").is_file():
+        assert time.monotonic() < deadline
+        assert supervisor.poll() is None
+        time.sleep(0.05)
+    family = psutil.Process(supervisor.pid).children(recursive=True)
+    assert sum("LOCAL_RANK" in one.environ() for one in family) == 2
+    os.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert not output.is_file()
+
+    (run / FILE).unlink(missing_ok=True)
+    told: list[Step] = []
+    fine_tune(pack, output, run, replace(recipe(spoilt, 6), synthetic=0.0, gpus=2), told.append)
+    assert told[0].done > 2, "the checkpoint was written after two steps of six"
+    assert told[-1].done == 6
+    assert read_weights(output).info.extra["sequences"] == str(6 * 2 * 2), "steps, slices a step, processes"
+    imos.load(spoilt, adapter=output, device="cpu")
 
 
 def test_failing_is_said(pack: Path, tmp_path: Path) -> None:

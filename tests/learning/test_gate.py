@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imos.learning.gate import FEWEST_VOLUMES, decide, gain
+from imos.learning import gate
+from imos.learning.gate import FEW, FEWEST_VOLUMES, LUCK, by_luck, decide, gain
 from imos.registry.records import LabelRef
 
 
@@ -66,6 +67,59 @@ def test_chance_alone_seldom_passes() -> None:
     for volumes, most in ((5, 0.1), (12, 0.06)):
         passed = [gain(random.normal(0, 0.02, volumes)).low > 0 for _ in range(400)]
         assert np.mean(passed) <= most
+
+
+@pytest.mark.parametrize("volumes", [5, 8])
+def test_a_version_that_is_as_good_seldom_passes_the_whole_gate(volumes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in thirty-two at most, and two and a half standard errors of a share of 600 more; bootstrap alone: .06."""
+    monkeypatch.setattr(gate, "DRAWS", 1000)
+    random = np.random.default_rng(2)
+    champion = scores(*[0.7] * volumes)
+    runs = [scores(*(0.7 + random.normal(0, 0.02, volumes))) for _ in range(600)]
+    passed = np.mean([decide(one, champion, champion, "base").promoted for one in runs])
+    assert passed <= LUCK + 0.018
+
+
+def test_all_ways_to_sign_the_differences_are_counted() -> None:
+    assert by_luck(np.array([0.1, 0.2, 0.3, 0.1, 0.4])) == 1 / 32
+    assert by_luck(np.array([0.3, -0.1, 0.2])) == 2 / 8  # as they are, and all three up
+    assert by_luck(np.zeros(5)) == 1
+    assert by_luck(np.full(FEW, 0.01)) == 2.0**-FEW
+    assert by_luck(np.full(FEW + 1, 0.01)) == 0  # the bootstrap decides
+
+
+def test_five_volumes_pass_only_where_all_are_better() -> None:
+    """The bootstrap alone lets one of five be a little worse."""
+    five = dict(list(BASE.items())[:5])
+    differences = np.array([0.03, 0.04, 0.05, 0.04, -0.001])
+    assert gain(differences).low > 0
+    candidate = dict(zip(five, np.add(list(five.values()), differences), strict=True))
+    assert not decide(candidate, five, five, "base").promoted
+    candidate = dict(zip(five, np.add(list(five.values()), np.abs(differences)), strict=True))
+    assert decide(candidate, five, five, "base").promoted
+
+
+def test_series_of_one_patient_count_as_one() -> None:
+    whose = {label: f"patient{number // 2}" for number, label in enumerate(BASE)}
+    verdict = decide(better(0.05), BASE, BASE, "base", whose)
+    assert not verdict.promoted
+    assert verdict.reason == "Not promoted: 6 volumes of 3 patients are held out, 5 patients are the least."
+    assert verdict.figures.volumes == 6
+    ten = {LabelRef(f"mr{number}", "d"): 0.6 for number in range(10)}
+    pairs = {label: f"patient{number // 2}" for number, label in enumerate(ten)}
+    lifted = {label: score + 0.05 for label, score in ten.items()}
+    assert decide(lifted, ten, ten, "base", pairs).reason.endswith("on 10 volumes of 5 patients.")
+
+
+def test_a_patient_with_many_series_weighs_as_much_as_another() -> None:
+    """Eight series of one patient gain, four other patients lose: no reason to use it."""
+    base = {LabelRef(f"mr{number}", "d"): 0.6 for number in range(12)}
+    whose = dict.fromkeys(list(base)[:8], "one")
+    candidate = {label: 0.7 if label in whose else 0.58 for label in base}
+    assert gain(np.array([candidate[label] - base[label] for label in base])).low > 0
+    verdict = decide(candidate, base, base, "base", whose)
+    assert not verdict.promoted
+    assert verdict.figures.candidate == pytest.approx((0.7 + 4 * 0.58) / 5)
 
 
 def test_interval_is_the_same_every_time() -> None:

@@ -122,3 +122,55 @@ def test_cancelling_ends_all_passes(image: Image, truth: Any, monkeypatch: pytes
     answers = iter([False, False, True])
     assert session.propagate(should_stop=lambda: next(answers)).cancelled
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pass")]
+
+
+def test_a_pass_ends_with_the_step_that_it_is_at_when_a_run_is_cancelled(
+    image: Image, truth: Any, new_follower: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, steps, follow = 2, [], new_follower()
+    # A step is done when it is allowed to be: every pass is in the middle of one when the run is cancelled.
+    free, waiting, allowed = threading.Condition(), 0, passes
+
+    def may_go() -> bool:
+        return allowed > 0
+
+    def track(*arguments: Any) -> Iterator[Any]:
+        nonlocal waiting, allowed
+        for step in follow(*arguments):
+            with free:
+                waiting += 1
+                free.notify_all()
+                assert free.wait_for(may_go, timeout=30)
+                allowed, waiting = allowed - 1, waiting - 1
+                steps.append(step)
+            yield step
+
+    def allow_all() -> None:
+        nonlocal allowed
+        with free:
+            allowed = 1000
+            free.notify_all()
+
+    done_before = 0
+
+    def is_cancelled() -> bool:
+        nonlocal allowed, done_before
+        with free:
+            if len(steps) < 6:
+                allowed += 1
+                free.notify_all()
+                return False
+            allowed = 0
+            assert free.wait_for(lambda: waiting == passes, timeout=30)
+            done_before = len(steps)
+        # Long after the answer: a pass that has not heard of it by then makes all the steps that are left.
+        threading.Timer(0.5, allow_all).start()
+        return True
+
+    monkeypatch.setattr("imos.propagation.session.passes_at_once", lambda _: passes)
+    monkeypatch.setattr("imos.propagation.session.tracker_for", lambda *_: track)
+    session = imos.Session(SimpleNamespace(xmem=None), image)
+    session.paint(plane="axial", index=11, labels=truth[:, :, 11])
+    assert session.propagate(should_stop=is_cancelled).cancelled
+    assert 6 <= done_before < 20, "of 46"
+    assert len(steps) == done_before + passes

@@ -406,6 +406,22 @@ def test_cancelling_keeps_the_last_good_result(session, truth):
     assert not session.propagate().cancelled
 
 
+@pytest.mark.parametrize("asked", [1, 2, 5])
+def test_cancelling_takes_no_step_more(image, follower, truth, asked):
+    steps, answers = [], iter([*[False] * asked, True])
+
+    def count(*arguments):
+        for step in follower(*arguments):
+            steps.append(step)
+            yield step
+
+    session = imos.Session(None, image, tracker=count)
+    session.paint(plane="axial", index=11, labels=truth[:, :, 11])
+    # Asked once before the first step, and once behind each.
+    assert session.propagate(should_stop=lambda: next(answers)).cancelled
+    assert len(steps) == asked
+
+
 def test_an_error_in_a_callback_leaves_the_session_as_it_was(session, truth):
     session.paint(plane="axial", index=11, labels=truth[:, :, 11])
 

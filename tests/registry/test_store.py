@@ -7,8 +7,10 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,12 @@ def test_candidate_that_beat_another_champion_is_not_used(registry: Registry, ad
     registry.activate("v0001", "by hand, while v0002 was judged against the base")
     assert not registry.activate("v0002", "better than base", instead_of=BASE)
     assert registry.champion == "v0001"
+    assert len(registry.moves) == 1
+    refused = Registry(registry.folder).versions()[1]
+    assert refused.state is State.KEPT
+    assert refused.reason == "Not used: v0001 was put to use while it was judged against base. better than base"
+    registry.activate("v0002", "a person decided")
+    assert registry.versions()[1].reason == "a person decided"
 
 
 def test_stamp_changes_with_every_move(registry: Registry, adapter: Write) -> None:
@@ -108,6 +116,37 @@ def test_damaged_version_is_not_used_and_the_one_before_is(
     assert "v0002 cannot be used" in caplog.text
     assert registry.moves[-1].reason == "v0002 cannot be used: its file is damaged"
     assert registry.give_up("v0002", "said by a second thread") == "v0001"
+    assert [one.state for one in registry.versions()] == [State.CHAMPION, State.DAMAGED]
+
+
+def test_version_that_is_damaged_while_it_is_listed_again_and_again_is_found_out(
+    registry: Registry, adapter: Write
+) -> None:
+    registry.publish(adapter(), Draft(BASE))
+    file = registry.folder / "versions" / "v0001" / "adapter.safetensors"
+    content = file.read_bytes()
+    found = []
+    for now in (content, content[:-1] + bytes([content[-1] ^ 1]), content):
+        file.write_bytes(now)
+        found.append([one.state for one in registry.versions()])
+    assert found == [[State.KEPT], [State.DAMAGED], [State.KEPT]]
+
+
+def test_many_who_give_up_the_same_version_go_back_once(registry: Registry, adapter: Write) -> None:
+    for number in range(3):
+        registry.publish(adapter(number), Draft(BASE))
+        registry.activate(f"v{number + 1:04}", "better")
+    others = [Registry(registry.folder) for _ in range(8)]  # as processes, each with a lock of its own
+    together = threading.Barrier(len(others))
+
+    def give_up(one: Registry) -> str:
+        together.wait()
+        return one.give_up("v0003", "damaged")
+
+    with ThreadPoolExecutor(len(others)) as pool:
+        found = list(pool.map(give_up, others))
+    assert found == ["v0002"] * len(others)
+    assert [move.after for move in registry.moves] == ["v0001", "v0002", "v0003", "v0002"]
 
 
 def test_going_back_skips_damaged_versions(registry: Registry, adapter: Write) -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from imos import cli
 from imos.network.small import SmallNetwork
 from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
 from imos.propagation.model import BUNDLED, NETWORK_PREFIX
+from tests.server.conftest import stop
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("server")]
 
@@ -136,14 +138,16 @@ class Loop:
 
 @pytest.fixture
 def loop(tmp_path: Path, launch: Any) -> Callable[..., Loop]:
-    """Starts a server on a project of ten images."""
+    """Starts a server on a project of ten images; beside so many of them lies a final label already."""
 
-    def start(*conf: str, steps: int = 3) -> Loop:
+    def start(*conf: str, steps: int = 3, labelled: int = 0) -> Loop:
         studies = tmp_path / "studies"
         if not studies.is_dir():
-            studies.mkdir()
+            (studies / "labels" / "final").mkdir(parents=True)
             for number in range(10):
                 (studies / f"body{number}.nii.gz").write_bytes(nifti(body(number)[0]))
+            for number in range(labelled):
+                (studies / "labels" / "final" / f"body{number}.nii.gz").write_bytes(nifti(body(number)[1]))
         words = ["--conf", "train_steps", str(steps), *conf]
         process, url = launch(studies, *words)
         return Loop(url, studies, process)
@@ -258,19 +262,122 @@ def test_damaged_version_in_use_is_replaced_by_the_one_before_it(loop: Callable[
     assert "v0002 cannot be used" in (tmp_path / "server0.log").read_text()
 
 
-def test_nobody_is_sent_to_what_somebody_else_has_open(loop: Callable[..., Loop]) -> None:
+def test_nobody_is_sent_to_what_somebody_else_has_open(loop: Callable[..., Loop], painter_of: Any) -> None:
     project = loop("--conf", "auto_train", "0")
     project.accept(0)
-    given = [project.post("/activelearning/diverse", {"client_id": f"client{number}"})["id"] for number in range(9)]
-    assert sorted(given) == [f"body{number}" for number in range(1, 10)]
+    # One works on a volume in the viewer, one scribbles in 3D Slicer; nobody had sent them there.
+    _, labels = body(8)
+    labels[:, :, :7] = labels[:, :, 8:] = 0
+    painter_of(project.url, "body8", "viewer", AFFINE).run(labels, [7])
+    answer = httpx.post(
+        f"{project.url}/infer/imos_scribbles",
+        params={"image": "body9", "output": "json"},
+        data={
+            "params": json.dumps(
+                {"client_id": "scribbler", "label": "body", "label_info": [{"name": "body", "idx": 1}]}
+            )
+        },
+        files={"label": ("painted.nii.gz", nifti(labels))},
+        timeout=120,
+    )
+    assert answer.status_code == 200, answer.text
+
+    def ask(number: int) -> str:
+        return str(project.post("/activelearning/diverse", {"client_id": f"client{number}"})["id"])
+
+    with ThreadPoolExecutor(7) as pool:  # all at the same time
+        given = list(pool.map(ask, range(7)))
+    assert sorted(given) == [f"body{number}" for number in range(1, 8)]
     assert project.post("/activelearning/random", {"client_id": "late"}) == {}
     # His own he may open again.
     assert project.post("/activelearning/random", {"client_id": "client3"})["id"] == given[3]
+    assert project.get("/imos/v1/next?client=viewer&strategy=random")["image"] == "body8"
+    assert project.post("/activelearning/random", {"client_id": "scribbler"})["id"] == "body9"
     project.accept(int(given[3][4:]))
     assert project.post("/activelearning/least_certain", {"client_id": "client3"}) == {}
     answer = httpx.post(f"{project.url}/activelearning/best", json={}, timeout=30)
     assert answer.status_code == 404
-    assert answer.json()["detail"].startswith("There is no strategy 'best'. There are: diverse")
+    assert answer.json()["detail"].startswith("There is no 'best' here.")
+
+
+def test_labels_that_lay_there_before_count_as_learned_from_after_a_round(
+    loop: Callable[..., Loop], tmp_path: Path
+) -> None:
+    # A project of its own on shared images: its versions in a folder of their own, on an adapter of its own.
+    own, livers = adapter(tmp_path, 1), tmp_path / "livers"
+    conf = ("--conf", "models", str(livers), "--conf", "adapter", str(own))
+    project = loop("--conf", "auto_train", "2", *conf, labelled=4)
+    adapted = project.propagate()
+    project.train(600)
+    report = project.get("/imos/v1/project")
+    assert report["training"] + report["validation"] == 4
+    assert report["since_last_round"] == 0
+    assert project.accept(4)["training"] == "waiting"
+
+    said = project.get("/imos/models")
+    assert said == project.get("/imos/v1/models")
+    (version,) = said["versions"]
+    assert sorted(path.name for path in (livers / "versions").iterdir()) == [version["name"]] == ["v0001"]
+    project.post("/imos/v1/models/activate", {"version": "v0001"})
+    tuned = project.propagate()
+    assert tuned != adapted
+    project.post("/imos/v1/models/rollback")
+    assert project.propagate() == adapted  # the base of this project is its own adapter
+
+    # Another project on the same images begins with what is shipped.
+    project.post("/imos/v1/models/activate", {"version": "v0001"})
+    stop(project.process)
+    other = loop("--conf", "auto_train", "0")
+    assert other.get("/imos/models") == {"champion": "base", "versions": [], "moves": []}
+    assert other.propagate() not in (adapted, tuned)
+    assert json.loads((livers / "champion.json").read_text())["line"] == ["base", "v0001"]
+
+
+def test_going_back_over_a_restart_gives_the_same_result(loop: Callable[..., Loop], tmp_path: Path) -> None:
+    project = loop("--conf", "auto_train", "0")
+    place = ["--studies", str(project.studies)]
+    results = [project.propagate()]
+    for number in range(1, 5):
+        assert cli.main(["weights", "import", str(adapter(tmp_path, number)), *place]) == 0
+        assert cli.main(["weights", "activate", f"v000{number}", *place]) == 0
+        results.append(project.propagate())
+    assert len(set(map(str, results))) == len(results)
+    stop(project.process)
+
+    again = loop("--conf", "auto_train", "0")
+    for number in (3, 2, 1, 0):  # none of them is in memory
+        began = time.monotonic()
+        again.post("/imos/v1/models/rollback")
+        assert time.monotonic() - began < 2
+        if number in (3, 0):
+            assert again.propagate() == results[number]
+
+
+def test_scores_are_asked_for_over_http(loop: Callable[..., Loop]) -> None:
+    project = loop("--conf", "auto_train", "0", labelled=2)
+    final = body(0)[1]
+    found = final.copy()
+    found[:, :, 9:] = 0
+    answer = httpx.put(
+        f"{project.url}/datastore/label",
+        params={"image": "body0", "tag": "original"},
+        data={"params": "{}"},
+        files={"label": ("label.nii.gz", nifti(found))},
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+    assert project.get("/info/")["scoring"].keys() == {"j", "f", "dice"}
+    deadline = time.monotonic() + 240
+    while httpx.post(f"{project.url}/scoring/dice", timeout=30).status_code == 429:  # one at a time
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    while (status := httpx.get(f"{project.url}/scoring/", timeout=30).json()["status"]) in ("SUBMITTED", "RUNNING"):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    assert status == "DONE"
+    scores = json.loads((project.studies / ".imos" / "scores" / "dice.json").read_text())
+    both = int((final & found).sum())
+    assert scores == {"body0": pytest.approx(2 * both / int(final.sum() + found.sum()))}
 
 
 @pytest.mark.parametrize(

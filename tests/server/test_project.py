@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,17 +17,22 @@ import nibabel
 import numpy as np
 import pytest
 
+from imos.errors import UserError
 from imos.registry.records import BASE, Draft, Figures, LabelRef, Record
 from imos.registry.split import Side
 from imos.server.acceptances import Acceptance, AcceptanceLog, Effort
 from imos.server.conf import AppConf
 from imos.server.datastores import FolderDatastore
+from imos.server.images import ImageCache
 from imos.server.models import ModelCache
 from imos.server.project import MOST_VOLUMES, Project
 from imos.server.project_page import page
 from imos.server.project_report import report_of
 from imos.server.scoring import scoring_methods
-from imos.server.strategies import strategies
+from imos.server.snapshots import Snapshot
+from imos.server.strategies import OPEN_SECONDS, Survey, strategies
+from imos.server.workbench import Workbench
+from imos.server.workspaces import WorkspaceStore
 
 SHAPE = (40, 44, 12)
 
@@ -90,6 +99,8 @@ def test_lessons_keep_patients_apart_and_say_what_is_new(
         assert sides[pair[0]] is sides[pair[1]]
     assert {one.label.image for one in lessons.held_out} == {one for one in sides if sides[one] is Side.VALIDATION}
     assert {one.label.image for one in lessons.new} == {one for one in sides if sides[one] is Side.TRAINING}
+    for one in [*lessons.new, *lessons.held_out]:
+        assert one.patient == f"patient{int(one.label.image[2:]) // 2}"
     assert lessons.replay == []
     volume = lessons.new[0].load()
     assert volume.axis_of(3) == 0
@@ -100,6 +111,92 @@ def test_lessons_keep_patients_apart_and_say_what_is_new(
     again = project.lessons()
     assert [one.label for one in again.replay] == [learned]
     assert learned not in {one.label for one in again.new}
+
+
+def test_judge_stays_a_judge_whatever_is_said_of_its_patient_later(
+    store: FolderDatastore, save: Callable[..., None]
+) -> None:
+    project = Project.of(AppConf(), store)
+    for number in range(8):
+        save(number)
+        project.accepted(f"ct{number}")
+    before = {one.image: one.side for one in project.log.latest().values()}
+    judges = {image for image, side in before.items() if side is Side.VALIDATION}
+    for round_ in range(3):
+        for number in range(8):
+            # Everybody gets a name, and another one, and the file is gone once.
+            store.update_image_info(f"ct{number}", {"PatientID": f"name {number} of round {round_}"})
+            save(number, first=11 + round_)
+        if round_ == 1:
+            (project.registry.folder / "split.json").unlink()
+        lessons = project.lessons()
+        assert {one.image: one.side for one in project.log.latest().values()} == before
+        assert {one.label.image for one in lessons.held_out} == judges
+        assert {one.label.image for one in lessons.new} == before.keys() - judges
+
+
+def test_new_image_goes_where_the_accepted_ones_of_its_patient_are(
+    store: FolderDatastore, save: Callable[..., None]
+) -> None:
+    project = Project.of(AppConf(), store)
+    for number in range(4):  # nobody said yet whose they are
+        save(number)
+        project.accepted(f"ct{number}")
+    sides = {one.image: one.side for one in project.log.latest().values()}
+    for number in range(4):
+        for image in (f"ct{number}", f"ct{number + 4}"):
+            store.update_image_info(image, {"PatientID": f"patient{number}"})
+        save(number + 4)
+        later = project.accepted(f"ct{number + 4}")
+        assert later is not None
+        assert later.side is sides[f"ct{number}"]
+    assert set(sides.values()) == set(Side)
+
+
+def test_who_turns_out_to_be_a_pupil_too_judges_no_more(
+    store: FolderDatastore, save: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    project = Project.of(AppConf(), store)
+    for number in range(4):
+        save(number)
+        project.accepted(f"ct{number}")
+    sides = {one.image: one.side for one in project.log.latest().values()}
+    judge = next(image for image in sides if sides[image] is Side.VALIDATION)
+    pupil = next(image for image in sides if sides[image] is Side.TRAINING)
+    for image in (judge, pupil):
+        store.update_image_info(image, {"PatientID": "the same"})
+    lessons = project.lessons()
+    images = {one.label.image for one in [*lessons.new, *lessons.held_out]}
+    assert images == sides.keys() - {judge}
+    assert f"{judge} does not judge" in caplog.text
+
+
+@pytest.mark.parametrize("unknown", ["UNK", "", "  ", None])
+def test_patients_whom_an_archive_does_not_name_are_not_one_patient(
+    store: FolderDatastore, save: Callable[..., None], unknown: str | None
+) -> None:
+    project = Project.of(AppConf(), store)
+    for number in range(8):
+        study = {"StudyInstanceUID": f"1.2.{number // 2}"} if number < 4 else {"StudyInstanceUID": unknown}
+        store.update_image_info(f"ct{number}", {"PatientID": unknown} | study)
+    patients = [project.patient_of(f"ct{number}") for number in range(8)]
+    assert patients == ["1.2.0", "1.2.0", "1.2.1", "1.2.1", "ct4", "ct5", "ct6", "ct7"]
+    for number in range(8):
+        save(number)
+    assert project.lessons().held_out
+
+
+def test_label_that_was_accepted_again_is_not_read_as_the_old_one(
+    store: FolderDatastore, save: Callable[..., None]
+) -> None:
+    project = Project.of(AppConf(), store)
+    save(0, axes={"3": 0})
+    (before,) = project.lessons().new
+    save(0, first=30)
+    with pytest.raises(UserError, match="ct0 was accepted again"):
+        before.load()
+    (after,) = project.lessons().new
+    assert (after.load().labels == 3).sum() == 10 * 20 * 7
 
 
 def _publish(project: Project, tmp_path: Path, *learned: LabelRef) -> Record:
@@ -169,6 +266,75 @@ def test_volume_that_looks_unlike_the_labelled_ones_comes_first(
     assert len(list((Path(store._datastore_path) / ".imos" / "features").iterdir())) == 8
 
 
+def work_on(store: FolderDatastore, folder: str, number: int, client: str) -> float:
+    """Somebody paints slice 5 of an image and propagates it; the mean expected J of all other slices."""
+    models, images = _models(store), ImageCache()
+    path = Path(store._datastore_path)
+    workspaces = WorkspaceStore(path / ".imos" / folder, images, models)
+    with workspaces.use(f"ct{number}", client, path / f"ct{number}.nii.gz") as workspace:
+        session = workspace.session()
+        painted = np.zeros(SHAPE[:2], np.uint8)
+        painted[10:22, 10:30] = 3
+        session.paint(plane="axial", index=5, labels=painted)
+        result = session.propagate()
+        workspace.write(workspace.record.timeline.do("Paint", Snapshot(session=session.state)))
+    return float(np.mean([sure for index, sure in result.confidence[3].items() if index != 5]))
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "client"),
+    [
+        ("workspaces", "ann", "ann"),
+        ("workspaces", "owner/ann", "ann"),
+        ("drafts", "ann/scribbles/left/liver", "ann"),
+        ("drafts", "ann/clicks/liver", "ann"),
+        ("drafts", "ann/clicks", "ann"),
+        ("drafts", "ward 3/ann/clicks", "ward 3/ann"),
+        ("drafts", "/clicks/liver", None),  # OHIF's own panel does not say who works
+    ],
+)
+def test_volume_that_somebody_else_works_on_is_skipped(
+    store: FolderDatastore, folder: str, name: str, client: str | None
+) -> None:
+    confidence = work_on(store, folder, 2, name)
+    survey = Survey(store, _models(store))
+    assert survey.waiting("ben") == [f"ct{number}" for number in range(8) if number != 2]
+    if client is not None:
+        assert "ct2" in survey.waiting(client)
+    assert survey.confidence(["ct2", "ct3"]) == {"ct2": pytest.approx(confidence, abs=1e-4)}
+    (file,) = (Path(store._datastore_path) / ".imos" / folder).glob("*.imos")
+    an_hour_ago = time.time() - OPEN_SECONDS - 1
+    os.utime(file, (an_hour_ago, an_hour_ago))
+    assert "ct2" in survey.waiting("ben")  # left lying
+
+
+def test_two_who_ask_together_are_not_sent_to_the_same_volume(
+    store: FolderDatastore, save: Callable[..., None]
+) -> None:
+    for number in range(8):  # one is the best for everybody
+        save(number, tag="original", params={"confidence": {"3": {"2": 0.1 + number / 10}}})
+    project, models = Project.of(AppConf(), store), _models(store)
+    bench = Workbench(
+        datastore=store,
+        folder=Path(store._datastore_path) / ".imos",
+        labels={},
+        images=ImageCache(),
+        models=models,
+        on_save_label=lambda *_: None,
+        project=project,
+        strategies=strategies(store, models),
+    )
+    together = threading.Barrier(8)
+
+    def ask(number: int) -> str | None:
+        together.wait()
+        return bench.choose("least_certain", f"client{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        given = list(pool.map(ask, range(8)))
+    assert sorted(map(str, given)) == [f"ct{number}" for number in range(8)]
+
+
 def test_labelled_volumes_are_not_chosen(store: FolderDatastore, save: Callable[..., None]) -> None:
     for number in range(7):
         save(number)
@@ -199,9 +365,9 @@ def test_scores_compare_what_was_found_with_what_was_accepted(
 
 def test_page_says_what_the_report_says_and_no_more(store: FolderDatastore, tmp_path: Path) -> None:
     project = Project.of(AppConf(), store)
-    for number, painted in enumerate((6, 3)):
+    for day, (number, painted) in enumerate(((0, 9), (0, 6), (1, 3)), start=1):  # the first one was accepted twice
         effort = Effort(12, painted, 100)
-        project.log.add(Acceptance(f"2026-01-0{number + 1}", f"<ct{number}>", "d", Side.TRAINING, BASE, effort=effort))
+        project.log.add(Acceptance(f"2026-01-0{day}", f"<ct{number}>", "d", Side.TRAINING, BASE, effort=effort))
     _publish(project, tmp_path)
     report = report_of(project)
     assert report.untouched_share == pytest.approx(15 / 24)
@@ -211,6 +377,9 @@ def test_page_says_what_the_report_says_and_no_more(store: FolderDatastore, tmp_
     assert "4.5" in html
     assert "v0001" in html
     assert html.count("<svg") == 4
+    (painted_plot,) = [one for one in re.findall(r"<svg.*?</svg>", html) if "Slices painted per volume" in one]
+    titles = re.findall(r"<title>(.*?)</title>", painted_plot)
+    assert titles == ["&lt;ct0&gt;, 2026-01-02, base: 6", "&lt;ct1&gt;, 2026-01-03, base: 3"]
     assert "&lt;ct0&gt;" in html
     assert "<ct0>" not in html
     assert "http" not in html

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,10 +19,10 @@ from imos.network.weights import WeightsInfo, read_weights, save_weights
 from imos.propagation.kinds import PREFIX
 from imos.propagation.model import BUNDLED, NETWORK_PREFIX
 from imos.training import taken
-from imos.training.finetune import Tune, tunes
+from imos.training.finetune import Tune, known_courses, steps_for, synthetic_courses, tunes
 from imos.training.packing import Source, training_stacks, write_pack
 from imos.training.passes import quality_of, walks
-from imos.training.volumes import Stack
+from imos.training.volumes import Stack, volumes_of
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,37 @@ def test_passes_through_what_was_learned_get_better(collection: Path, tmp_path: 
         for model in (imos.load(device="cpu"), imos.load(adapter=output, device="cpu"))
     )
     assert after > before + 0.02
+
+
+@pytest.mark.parametrize("courses", [1, 2, 5])
+def test_the_asked_share_of_passes_goes_through_synthetic_volumes(courses: int) -> None:
+    """With one labelled volume too: a quarter of one is less than a volume."""
+    made = synthetic_courses(courses, 0.25)
+    assert len(made) == max(1, round(courses / 3))
+    added = sum(course.weight for course in made)
+    assert added / (added + courses) == pytest.approx(0.25)
+    assert all(course.stack.objects().size for course in made)
+
+
+def test_none_is_made_where_none_is_asked_for() -> None:
+    assert synthetic_courses(3, 0) == []
+
+
+def test_two_stacks_of_one_volume_are_one_volume_and_teach_each_other_no_kinds(ball: Callable[..., Stack]) -> None:
+    """A CT with lung and vessel is walked in two windows; it is no evidence on other patients."""
+    base = imos.load(device="cpu")
+    lung, vessel = (replace(ball(seed), volume=0) for seed in (1, 2))
+    assert volumes_of([lung, vessel]) == 1
+    courses, new = known_courses(base, [lung, vessel])
+    assert [course.kinds for course in courses] == [(), ()]
+    assert len(new) == 2
+    courses, _ = known_courses(base, [lung, replace(vessel, volume=1), ball(3)])
+    assert [len(course.kinds) for course in courses] == [2, 2, 2]
+    assert volumes_of([course.stack for course in courses]) == 3
+
+
+def test_steps_grow_with_the_volumes() -> None:
+    assert [steps_for(count) for count in (1, 2, 3, 5, 6, 20)] == [240, 240, 300, 500, 600, 600]
 
 
 def test_a_held_out_class_is_background(labelled: Path) -> None:

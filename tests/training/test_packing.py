@@ -1,11 +1,13 @@
 """A pack gives the same stacks as the collection it was made of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from imos.errors import UserError
 from imos.training.packing import Source, read_pack, training_stacks, write_pack
-from imos.training.volumes import labelled_stacks
+from imos.training.volumes import labelled_stacks, volumes_of
 
 
 def test_a_pack_holds_the_stacks_of_the_collection(collection, tmp_path):
@@ -17,6 +19,14 @@ def test_a_pack_holds_the_stacks_of_the_collection(collection, tmp_path):
     for one, other in zip(again, stacks, strict=True):
         np.testing.assert_array_equal(one.slices, other.slices)
         np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_stacks_of_one_volume_stay_stacks_of_one_volume(collection, tmp_path):
+    first, second, third = labelled_stacks(collection)[:3]
+    write_pack([replace(first, volume=0), replace(second, volume=0), third], tmp_path / "pack.npz", quickly=True)
+    again = read_pack(tmp_path / "pack.npz")
+    assert [stack.volume for stack in again] == [0, 0, None]
+    assert volumes_of(again) == 2
 
 
 def test_training_cuts_from_a_pack_as_from_the_collection(collection, tmp_path):

@@ -46,6 +46,14 @@ def test_a_walk_is_decided_by_its_seed(model: Model, ball: Callable[..., Stack])
 
 
 @pytest.mark.slow
+def test_courses_are_walked_as_often_as_their_weights_say(model: Model, ball: Callable[..., Stack]) -> None:
+    courses = [Course(ball(1), weight=1e-9), Course(ball(2))]
+    heavy = collect(model, courses, (1, 2), 12)
+    alone = collect(model, [Course(ball(2), weight=3)], (1, 2), 12)
+    assert all(equal(one, two) for one, two in zip(heavy, alone, strict=True))
+
+
+@pytest.mark.slow
 def test_a_pass_that_has_lost_its_object_ends(model: Model, ball: Callable[..., Stack]) -> None:
     """Behind the ball there is nothing to learn, however long the stack is."""
     long = ball(3, depth=60)

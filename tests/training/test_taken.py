@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,23 @@ def test_more_volumes_carry_farther() -> None:
     assert ways == sorted(ways)
     assert ways[0] == 0.5
     assert ways[-1] < 1
+
+
+def test_two_stacks_of_one_volume_carry_no_farther_than_one(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taken, "MOST_OBJECTS", 0)  # nothing is walked: as far as the volumes allow
+    tried: list[float] = []
+
+    def record(base: SmallNetwork, tuned: SmallNetwork, way: float) -> SmallNetwork:
+        tried.append(way)
+        return partly(base, tuned, way)
+
+    monkeypatch.setattr(taken, "partly", record)
+    base = imos.load(device="cpu")
+    assert base.network is not None
+    for first, second in ((7, 7), (7, 8)):
+        stacks = [replace(stack, volume=number) for number in (first, second)]
+        choose(base, copy.deepcopy(base.network), [Course(one) for one in stacks])
+    assert tried == [1 / 2, 2 / 3]
 
 
 def test_an_estimate_lies_where_it_says(stack: Stack) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import faulthandler
 import functools
+import io
 import json
 import os
 import shutil
@@ -24,10 +25,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import nibabel
+import nrrd
 import numpy as np
+import PIL.Image
 import psutil
 import pytest
 from numpy.typing import NDArray
@@ -39,6 +43,7 @@ from scipy import ndimage
 
 from imos.imaging import Image, ImageKind
 from imos.server import local_archive
+from imos.server.dicomweb import synthesis
 
 START_SECONDS = 120.0
 RUN_SECONDS = 120.0
@@ -148,35 +153,13 @@ class Archive:
             is_reversed: Whether the first instance is the last slice along the normal.
             turned_by: Degrees by which the volume is turned about the patient's long axis.
         """
-        # DICOM's axes point to the left and the back.
-        volume, truth = image[::-1, ::-1], labels[::-1, ::-1]
-        step = np.abs(np.diag(affine)[:3])
-        near = affine @ [image.shape[0] - 1, image.shape[1] - 1, 0, 1]
-        corner = np.array([-near[0], -near[1], near[2]])
-        axes = np.eye(3)
-        if plane == "sagittal":
-            # Rows run to the back, columns down, the normal to the right.
-            volume, truth = (np.transpose(one, (1, 2, 0))[:, ::-1, ::-1] for one in (volume, truth))
-            corner = corner + np.array([step[0] * (image.shape[0] - 1), 0, step[2] * (image.shape[2] - 1)])
-            axes, step = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]]), step[[1, 2, 0]]
-        angle = np.deg2rad(turned_by)
-        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-        axes, corner = axes @ turn.T, turn @ corner
-        study, uid, frame = (generate_uid() for _ in range(3))
-        count = volume.shape[2]
+        made, instances = dicom_series(
+            image, labels, affine, name, description, plane=plane, is_reversed=is_reversed, turned_by=turned_by
+        )
         with httpx.Client(timeout=60) as client:
-            for k in range(count):
-                number = count - k if is_reversed else k + 1
-                instance = _instance(volume[:, :, k].T, corner + k * step[2] * axes[2], axes, step, number)
-                # Orthanc finds no patient whose ID has blanks.
-                instance.PatientName, instance.PatientID = name, name.replace(" ", "-")
-                instance.SeriesDescription = instance.StudyDescription = description
-                instance.StudyInstanceUID, instance.SeriesInstanceUID = study, uid
-                instance.FrameOfReferenceUID = frame
+            for instance in instances:
                 client.post(f"{self.url}/instances", content=_bytes(instance)).raise_for_status()
-        placed = np.eye(4)
-        placed[:3, :3], placed[:3, 3] = (axes * step[:, None]).T, corner
-        return Series(study, uid, np.ascontiguousarray(truth), np.diag([-1.0, -1, 1, 1]) @ placed)
+        return made
 
     def segmentations(self, series: Series) -> list[bytes]:
         """The DICOM SEG files of a series' study, oldest first."""
@@ -187,12 +170,57 @@ class Archive:
         return [httpx.get(f"{self.url}/instances/{one}/file", timeout=60).content for one in files]
 
 
+def dicom_series(
+    image: NDArray[np.int16],
+    labels: NDArray[np.uint8],
+    affine: NDArray[np.float64],
+    name: str,
+    description: str = "CT abdomen and pelvis",
+    *,
+    plane: str = "axial",
+    is_reversed: bool = False,
+    turned_by: float = 0.0,
+) -> tuple[Series, list[Dataset]]:
+    """A volume as a CT series; the arguments are those of `Archive.add`."""
+    # DICOM's axes point to the left and the back.
+    volume, truth = image[::-1, ::-1], labels[::-1, ::-1]
+    step = np.abs(np.diag(affine)[:3])
+    near = affine @ [image.shape[0] - 1, image.shape[1] - 1, 0, 1]
+    corner = np.array([-near[0], -near[1], near[2]])
+    axes = np.eye(3)
+    if plane == "sagittal":
+        # Rows run to the back, columns down, the normal to the right.
+        volume, truth = (np.transpose(one, (1, 2, 0))[:, ::-1, ::-1] for one in (volume, truth))
+        corner = corner + np.array([step[0] * (image.shape[0] - 1), 0, step[2] * (image.shape[2] - 1)])
+        axes, step = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]]), step[[1, 2, 0]]
+    angle = np.deg2rad(turned_by)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    axes, corner = axes @ turn.T, turn @ corner
+    study, uid, frame = (generate_uid() for _ in range(3))
+    count = volume.shape[2]
+    instances = []
+    for k in range(count):
+        number = count - k if is_reversed else k + 1
+        instance = _instance(volume[:, :, k].T, corner + k * step[2] * axes[2], axes, step, number)
+        # Orthanc finds no patient whose ID has blanks.
+        instance.PatientName, instance.PatientID = name, name.replace(" ", "-")
+        instance.SeriesDescription = instance.StudyDescription = description
+        instance.StudyInstanceUID, instance.SeriesInstanceUID = study, uid
+        instance.FrameOfReferenceUID = frame
+        instances.append(instance)
+    placed = np.eye(4)
+    placed[:3, :3], placed[:3, 3] = (axes * step[:, None]).T, corner
+    return Series(study, uid, np.ascontiguousarray(truth), np.diag([-1.0, -1, 1, 1]) @ placed), instances
+
+
 @pytest.fixture(scope="session")
 def new_series(ct: Ct) -> Callable[..., Series]:
-    """Describes a series that is there already: axial, on the CT sample's grid; study, series, reference."""
+    """Describes a series that is there already: axial, on the CT sample's grid or a part of its slices."""
 
-    def describe(study: str, uid: str, labels: NDArray[np.uint8]) -> Series:
-        return Series(study, uid, labels, np.diag([-1.0, -1, 1, 1]) @ np.abs(np.diag(np.diag(ct.affine))))
+    def describe(study: str, uid: str, labels: NDArray[np.uint8], first: int = 0) -> Series:
+        columns, rows = ct.labels.shape[:2]
+        affine = ct.affine @ np.array([[-1, 0, 0, columns - 1], [0, -1, 0, rows - 1], [0, 0, 1, first], [0, 0, 0, 1.0]])
+        return Series(study, uid, labels, affine)
 
     return describe
 
@@ -337,14 +365,47 @@ def service(
         yield url
 
 
+FOLDER_PART = np.s_[:, :, 80:104]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A server on a folder of files, without an archive.
+
+    Attributes:
+        url: Its address.
+        series: What OHIF shows of each file, by the image's id: the CT sample as NIfTI, a part of it as NRRD (`part`)
+            and as DICOM (its UID).
+    """
+
+    url: str
+    series: dict[str, Series]
+
+
 @pytest.fixture(scope="session")
-def folder_service(tmp_path_factory: pytest.TempPathFactory, samples: Path, root: Path) -> Iterator[str]:
-    """Address of an iMOS server on a folder with the CT sample, without an archive."""
-    folder = tmp_path_factory.mktemp("folder")
-    (folder / "studies").mkdir()
-    shutil.copyfile(samples / "ct" / "image.nii.gz", folder / "studies" / "sample_ct.nii.gz")
-    with _serving(str(folder / "studies"), folder, root) as url:
-        yield url
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, samples: Path, root: Path, ct: Ct, new_series: Callable[..., Series]
+) -> Iterator[Folder]:
+    """An iMOS server on a folder with a NIfTI file, an NRRD file and a folder of DICOM files."""
+    place = tmp_path_factory.mktemp("folder")
+    studies = place / "studies"
+    (studies / "dicom").mkdir(parents=True)
+    shutil.copyfile(samples / "ct" / "image.nii.gz", studies / "sample_ct.nii.gz")
+    image, labels = ct.image[FOLDER_PART], ct.labels[FOLDER_PART]
+    affine = ct.affine.copy()
+    affine[:3, 3] = (ct.affine @ [0, 0, FOLDER_PART[2].start, 1])[:3]
+    header = {"space": "right-anterior-superior", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3]}
+    nrrd.write(str(studies / "part.nrrd"), image, header)
+    dicom, instances = dicom_series(image, labels, affine, "files")
+    for number, instance in enumerate(instances):
+        instance.save_as(studies / "dicom" / f"{number}.dcm", write_like_original=False)
+    found = {dicom.uid: dicom}
+    for name, truth, first in (("sample_ct", ct.labels, 0), ("part", labels, FOLDER_PART[2].start)):
+        # The server makes axial slices of it: columns to the left, rows to the back, slices to the head.
+        uids = (synthesis.uid(kind, name) for kind in ("study", "series"))
+        found[name] = new_series(*uids, truth[::-1, ::-1], first)
+    with _serving(str(studies), place, root) as url:
+        yield Folder(url, found)
 
 
 @pytest.fixture
@@ -401,12 +462,19 @@ class Viewer:
         service: Address of the server.
         series: What is open.
         errors: What the page's scripts threw.
+        asked: Servers that the page asked for anything.
     """
 
     page: Page
     service: str
     series: Series
     errors: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Notes what goes wrong in the page, and whom it asks."""
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.asked.update(_server_of(request.url)))
 
     def open(self, series: Series, mode: str = "segmentation", *, has_panel: bool = True) -> None:
         """Open a study and wait until its first image is there, and the panel if the mode opens it."""
@@ -417,7 +485,6 @@ class Viewer:
     def another_window(self) -> Viewer:
         """The same study in another window of the same browser."""
         opened = Viewer(self.page.context.new_page(), self.service, self.series)
-        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
         opened.open(self.series)
         return opened
 
@@ -448,6 +515,41 @@ class Viewer:
     def is_enabled(self, name: str) -> bool:
         """Whether a button of the panel can be clicked."""
         return self.page.is_enabled(f"[data-imos={name}]")
+
+    def look(self) -> None:
+        """Wait until the panel has seen what changes without telling it: the slice on view, OHIF's toolbar."""
+        self.page.wait_for_timeout(500)
+
+    @property
+    def number(self) -> int:
+        """The number that OHIF itself writes into the view for the slice that is shown."""
+        return int(self.page.inner_text("[data-cy=viewport-overlay-bottom-right]").split("(")[1].split("/")[0])
+
+    def pixel(self, voxel: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The colour on the screen where a voxel is."""
+        x, y = self._points([voxel], None)[0]
+        with PIL.Image.open(io.BytesIO(self.page.screenshot())) as shot:
+            red, green, blue = shot.convert("RGB").getpixel((round(x), round(y)))
+        return red, green, blue
+
+    def bars(self, value: int, row: int = 44) -> dict[int, tuple[int, int, int]]:
+        """The colours of a segment's bars in a row of the strip's pixels (just above their feet), by slice."""
+        self.choose(value)
+        self.look()
+        colours = self.ask(
+            """(w, value, row) => {
+              const canvas = document.querySelector('[data-imos=strip]'), {axis} = w.slicesOf(value);
+              const count = w.labelmap.grid.size[axis], step = canvas.width / count;
+              const line = canvas.getContext('2d').getImageData(0, row, canvas.width, 1).data;
+              return [...Array(count).keys()].map(index => {
+                const x = Math.floor(((w.isTurned(axis) ? count - 1 - index : index) + 0.5) * step);
+                return [...line.slice(4 * x, 4 * x + 3)];
+              });
+            }""",
+            value,
+            row,
+        )
+        return {index: (int(red), int(green), int(blue)) for index, (red, green, blue) in enumerate(colours)}
 
     def choose(self, value: int) -> None:
         """Select a segment in the list."""
@@ -499,9 +601,9 @@ class Viewer:
         """Move the slider of the brush."""
         self.page.fill("[data-imos=radius]", str(mm))
 
-    def stroke(self, voxels: list[tuple[int, int, int]], viewport: str | None = None) -> None:
-        """Draw with the left button along voxels."""
-        points = self.ask(
+    def _points(self, voxels: list[tuple[int, int, int]], viewport: str | None) -> list[list[float]]:
+        """Where voxels are on the page, in a view or the active one."""
+        found: list[list[float]] = self.ask(
             """(w, voxels, id) => {
               id ??= w.viewportIds.find(id => id === w.views.activeId) ?? w.viewportIds[0];
               const port = w.views.port(id), box = port.canvas.getBoundingClientRect(), g = w.labelmap.grid;
@@ -512,6 +614,11 @@ class Viewer:
             voxels,
             viewport,
         )
+        return found
+
+    def stroke(self, voxels: list[tuple[int, int, int]], viewport: str | None = None) -> None:
+        """Draw with the left button along voxels."""
+        points = self._points(voxels, viewport)
         mouse = self.page.mouse
         if viewport and self.ask("w => w.views.activeId") != viewport:
             # In OHIF the first click into another view only makes it the active one.
@@ -559,6 +666,25 @@ class Viewer:
                 self.stroke(ends, viewport)
         self.drawn()
 
+    def paint_across(self, value: int, axis: int, radius: int = 6) -> NDArray[np.uint8]:
+        """Paint an object in the MPR view across an axis, on the slice that shows most of it; the label map then."""
+        self.choose(value)
+        mask = self.series.labels == value
+        index = int(mask.sum(axis=tuple(other for other in range(3) if other != axis)).argmax())
+        view = self.ask(
+            "(w, axis) => w.viewportIds.find(id => w.views.looksAlong(id, w.labelmap.grid).axis === axis)", axis
+        )
+        self.show(index, axis)
+        self.paint(mask.take(index, axis), axis, index, radius, viewport=view)
+        return self.labels()
+
+    def set_mpr(self, *, on: bool) -> None:
+        """Choose the layout MPR, or go back to the one before."""
+        self.page.evaluate("() => window.commandsManager.runCommand('toggleHangingProtocol', {protocolId: 'mpr'})")
+        count = 3 if on else 1
+        self.page.wait_for_function("n => window.imos.workspace.viewportIds.length === n", arg=count, timeout=30_000)
+        self.page.wait_for_timeout(2000)
+
     def drawn(self) -> NDArray[np.uint8]:
         """The label map once it stands still: the browser draws the last strokes after the mouse was let go."""
         labels = self.labels()
@@ -586,6 +712,11 @@ class Viewer:
         self.wait_for_run()
 
 
+def _server_of(url: str) -> set[str]:
+    parts = urlsplit(url)
+    return {f"{parts.scheme}://{parts.netloc}"} if parts.scheme in ("http", "https", "ws", "wss") else set()
+
+
 def _stretches(line: NDArray[np.bool_]) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], line.astype(np.int8), [0]])))
     return [(int(start), int(stop) - 1) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
@@ -600,7 +731,6 @@ def anywhere(browser: Browser) -> Iterator[Callable[..., Viewer]]:
         context = browser.new_context(viewport={"width": 1400, "height": 860})
         contexts.append(context)
         opened = Viewer(context.new_page(), service, series)
-        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
         opened.open(series, mode, has_panel=has_panel)
         return opened
 

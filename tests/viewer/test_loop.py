@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom.filebase import DicomBytesIO
+from scipy import ndimage
 
 from imos.imaging import read_label_map
 
@@ -19,6 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.xdist_group("vie
 
 KIDNEY, LIVER = 2, 4
 Labels = NDArray[np.uint8]
+Colour = tuple[int, int, int]
 
 
 @dataclass
@@ -36,6 +38,13 @@ class Loop:
         errors: What the page's scripts threw.
         slices: What the strip shows of the kidney in the end: slices by how they are known.
         newcomers: The same for somebody who opens the study for the first time.
+        known: The same after the correction.
+        bars: The colours of the strip by slice: `corrected` and its bars' `tops`, `accepted` and its bars' `notches`.
+        sure: The colour that stands for the confidence of each slice after the correction.
+        limited: The slices of the kidney after runs with both limits, in OHIF's own numbers and as the distance from
+            the painted one: first and last, by the direction that was chosen.
+        across: The kidney on the sagittal series, painted and then propagated in the axial view of an MPR.
+        asked: Servers that the page asked for anything.
     """
 
     series: Any
@@ -49,12 +58,23 @@ class Loop:
     errors: list[str] = field(default_factory=list)
     slices: dict[str, list[int]] = field(default_factory=dict)
     newcomers: dict[str, list[int]] = field(default_factory=dict)
+    known: dict[str, list[int]] = field(default_factory=dict)
+    bars: dict[str, dict[int, Colour]] = field(default_factory=dict)
+    sure: dict[int, Colour] = field(default_factory=dict)
+    limited: dict[str, list[int]] = field(default_factory=dict)
+    across: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
+    asked: set[str] = field(default_factory=set)
 
 
 STRIP = """w => {
   const said = w.slicesOf(2);
   const kinds = ['painted', 'propagated', 'accepted', 'absent'];
   return Object.fromEntries(kinds.map(kind => [kind, [...said[kind]].sort((a, b) => a - b)]));
+}"""
+SURE = """async w => {
+  const {confidenceColour} = await import('/imos/viewer/strip.js');
+  const colours = Object.entries(w.slicesOf(2).confidence).map(([index, one]) => [index, confidenceColour(one)]);
+  return Object.fromEntries(colours.map(([index, one]) => [index, one.match(/\\d+/g).map(Number)]));
 }"""
 WATCH = """w => {
   window.seen = {progress: [], outward: []};
@@ -106,6 +126,9 @@ def loop(request: pytest.FixtureRequest, archive: Any, series: dict[str, Any], v
     ohif.history("redo")
     ohif.history("redo")
     note("redone")
+    made.known = ohif.ask(STRIP)
+    made.bars["corrected"], made.bars["tops"] = ohif.bars(KIDNEY), ohif.bars(KIDNEY, row=12)
+    made.sure = {int(index): tuple(colour) for index, colour in ohif.ask(SURE).items()}
 
     liver = int((opened.labels == LIVER).sum(axis=(0, 1)).argmax())
     ohif.show(liver)
@@ -122,18 +145,62 @@ def loop(request: pytest.FixtureRequest, archive: Any, series: dict[str, Any], v
     ohif.page.wait_for_timeout(300)
     ohif.wait_for_run()
     note("accepted")
+    made.bars["accepted"], made.bars["notches"] = ohif.bars(KIDNEY), ohif.bars(KIDNEY, row=37)
     made.stored = archive.segmentations(opened)
     ohif.reload()
     note("reloaded")
     made.slices = ohif.ask(STRIP)
-    made.errors = ohif.errors
+    made.errors, made.asked = ohif.errors, ohif.asked
     ohif.page.close()
     ohif = viewer(opened)
     note("opened by somebody else")
     made.newcomers = ohif.ask(STRIP)
+    made.limited["up"] = run_between_limits(ohif, first, "up")
+    made.limited["down"] = run_between_limits(ohif, first + 1, "down")
+    if request.param == "sagittal":
+        made.across = run_in_the_axial_view(ohif)
     made.errors += ohif.errors
+    made.asked |= ohif.asked
     ohif.page.close()
     return made
+
+
+def run_between_limits(ohif: Any, painted: int, direction: str) -> list[int]:
+    """Begin anew and propagate in one direction, at most two slices down and three up in OHIF's numbers."""
+    ohif.ask("w => w.reset()")
+    ohif.wait_for_run()
+    ohif.show(painted)
+    ohif.choose(KIDNEY)
+    ohif.press("brush")
+    ohif.radius(9)
+    inside = ndimage.distance_transform_edt(ohif.series.labels[:, :, painted] == KIDNEY)
+    i, j = (int(at) for at in np.unravel_index(inside.argmax(), inside.shape))
+    ohif.stroke([(i - 1, j, painted), (i + 1, j, painted)])
+    ohif.drawn()
+    number = ohif.number
+    ohif.page.select_option("[data-imos=direction]", direction)
+    ohif.page.fill("[data-imos=first]", str(number - 2))
+    ohif.page.fill("[data-imos=last]", str(number + 3))
+    ohif.propagate()
+    ends = slices_of(ohif.labels(), KIDNEY)
+    distances = []
+    for index in (ends[0], ends[-1]):
+        ohif.show(index)
+        distances.append(ohif.number - number)
+    return sorted(distances)
+
+
+def run_in_the_axial_view(ohif: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Begin anew in the layout MPR, where the series' own plane is another one; what was painted, and what came."""
+    ohif.ask("w => w.reset()")
+    ohif.wait_for_run()
+    for name in ("first", "last"):
+        ohif.page.fill(f"[data-imos={name}]", "")
+    ohif.page.select_option("[data-imos=direction]", "both")
+    ohif.set_mpr(on=True)
+    painted = ohif.paint_across(KIDNEY, axis=1) == KIDNEY
+    ohif.propagate()
+    return painted, ohif.labels() == KIDNEY
 
 
 def dice(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
@@ -228,6 +295,56 @@ def test_a_browser_that_was_never_here_shows_what_was_accepted(loop: Loop) -> No
     assert changed(loop.steps["accepted"], loop.steps["opened by somebody else"]) == []
     assert loop.newcomers == loop.slices
     assert loop.said["opened by somebody else"] == "These segments were stored with the study before."
+
+
+def far(one: Colour, other: Colour) -> bool:
+    """Whether nobody takes two colours for one another."""
+    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) > 80
+
+
+def test_painted_propagated_and_accepted_slices_look_different(loop: Loop) -> None:
+    before, after = loop.bars["corrected"], loop.bars["accepted"]
+    # The slices beside a painted one are overlapped by it, and those on view have the cursor on them.
+    on_view = loop.second, int((loop.series.labels == LIVER).sum(axis=(0, 1)).argmax())
+    covered = {index + step for index in (*loop.known["painted"], *on_view) for step in (-1, 0, 1)}
+    propagated = [index for index in loop.known["propagated"] if index not in covered]
+    accepted = [index for index in loop.slices["accepted"] if index not in covered]
+    white = (255, 255, 255)
+    assert loop.known["painted"] == [loop.first, loop.second]
+    assert [loop.bars["tops"][index] for index in loop.known["painted"]] == [white, white]
+    assert len(propagated) > 5
+    for index in propagated:
+        assert max(abs(a - b) for a, b in zip(before[index], loop.sure[index], strict=True)) <= 2
+        assert far(loop.bars["tops"][index], white)
+        assert far(before[index], before[loop.first])
+    assert len({before[index] for index in propagated}) > 3, "a slice that is less sure has another colour"
+    (green,) = {after[index] for index in accepted}
+    (notch,) = {loop.bars["notches"][index] for index in accepted}
+    assert far(notch, green)
+    assert far(green, before[loop.first])
+    assert all(far(green, before[index]) for index in propagated)
+    for index in set(loop.known["absent"]) - covered:
+        assert far(before[index], before[loop.first])
+        assert far(before[index], green)
+
+
+@pytest.mark.parametrize(("direction", "ends"), [("up", [0, 3]), ("down", [-2, 0])])
+def test_limits_and_direction_are_those_of_ohifs_numbers(loop: Loop, direction: str, ends: list[int]) -> None:
+    assert loop.limited[direction] == ends
+
+
+def test_a_sagittal_series_can_be_painted_in_its_axial_view(loop: Loop) -> None:
+    if loop.across is None:
+        assert loop.series.affine[2, 2] > 0, "of axial series test_panel.py paints the other planes"
+        return
+    painted, found = loop.across
+    (index,) = np.flatnonzero(painted.any(axis=(0, 2)))
+    assert (found[:, index] == painted[:, index]).all()
+    assert dice(found, loop.series.labels == KIDNEY) > 0.6
+
+
+def test_the_page_asks_no_other_server(loop: Loop, service: str) -> None:
+    assert loop.asked == {service}
 
 
 def test_no_script_of_the_page_failed(loop: Loop) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,6 +20,28 @@ pytestmark = [
 
 SPLEEN, KIDNEY, LEFT_KIDNEY, LIVER = 1, 2, 3, 4
 LARGEST = 300_000
+
+VIEW = (286, 50, 1400, 856)
+"""Of a screenshot: the view and the panel."""
+LOOP = {
+    "painted": "1  paint one slice",
+    "propagated": "2  propagate, look where it is unsure",
+    "corrected": "3  correct one slice, propagate again",
+    "accepted": "4  accept",
+}
+
+
+def loop_of(shots: dict[str, Image.Image]) -> Image.Image:
+    """Four pictures with their captions, two by two."""
+    width, height, line = 560, 405, 24
+    sheet = Image.new("RGB", (2 * width + 8, 2 * (height + line) + 8), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(15)
+    for number, (caption, shot) in enumerate(shots.items()):
+        left, top = (number % 2) * (width + 8), (number // 2) * (height + line + 8)
+        draw.text((left + 4, top + 2), caption, fill="black", font=font)
+        sheet.paste(shot.crop(VIEW).resize((width, height), Image.Resampling.LANCZOS), (left, top + line))
+    return sheet.quantize(192, dither=Image.Dither.NONE)
 
 
 def test_every_step_has_its_picture(series: dict[str, Any], viewer: Callable[..., Any]) -> None:
@@ -34,7 +56,9 @@ def test_every_step_has_its_picture(series: dict[str, Any], viewer: Callable[...
         with Image.open(file) as shot:
             shot.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
         assert file.stat().st_size < LARGEST
+        shots[name] = shot.convert("RGB")
 
+    shots: dict[str, Image.Image] = {}
     k = 88
     ohif.show(k)
     take("opened")
@@ -64,6 +88,8 @@ def test_every_step_has_its_picture(series: dict[str, Any], viewer: Callable[...
     newcomer.show(k + 6)
     take("stored", of=newcomer)
     newcomer.page.close()
+    loop_of({LOOP[name]: shots[name] for name in LOOP}).save(folder / "loop.png", optimize=True)
+    assert (folder / "loop.png").stat().st_size < LARGEST
     ohif.press("help")
     take("shortcuts")
     ohif.press("help")

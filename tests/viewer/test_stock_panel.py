@@ -101,10 +101,8 @@ class Panel:
 def opened(request: pytest.FixtureRequest, browser: Browser, ct: Any) -> Any:
     """The panel on the sample; its labels, their affine, where to store one, and the image's id."""
     if request.param == "folder":
-        service = request.getfixturevalue("folder_service")
-        found = httpx.get(f"{service}/datastore/?output=all", timeout=60).json()["objects"]
-        (image,) = found
-        study = httpx.get(f"{service}/proxy/dicom/qido/studies", timeout=60).json()[0]["0020000D"]["Value"][0]
+        folder = request.getfixturevalue("folder")
+        service, image, study = folder.url, "sample_ct", folder.series["sample_ct"].study
         labels, affine = ct.labels, ct.affine
     else:
         service = request.getfixturevalue("service")

@@ -1,14 +1,15 @@
-"""DICOM segmentation objects in (through pydicom) and out (through highdicom).
+"""DICOM segmentation objects in (through pydicom) and out (through highdicom), as label maps.
 
 DICOM numbers segments 1, 2, 3 …; a user's label values may have holes. The value is therefore written into each
 segment's tracking identifier, "Label 7", and read from there; objects from elsewhere without it have their segment
-numbers as labels.
+numbers as labels. What a label map cannot hold, overlaps and segments without a voxel, is in `dicom_segments`.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +25,10 @@ from imos.imaging.dicom import (
     plane_affine,
     read_header,
 )
+from imos.imaging.dicom_colors import Color, cielab, color_of_cielab
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,6 +38,115 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _VALUE = re.compile(r"Label (\d{1,5})")
 _MAX_SLICES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a file says of a segment, beside its voxels.
+
+    Attributes:
+        value: The user's label value, 1…65535.
+        name: What it is called; "Label N" where nobody said.
+        color: To show it in, or None.
+    """
+
+    value: int
+    name: str
+    color: Color | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frames:
+    """A segmentation as its file holds it: frames of single segments, or of several (a label map), on its own grid.
+
+    Attributes:
+        pixels: `(N, rows, columns)`; not 0: belongs to the frame's segment. Label maps: number of the segment.
+        indices: Slice of each frame.
+        numbers: Number of each frame's segment; None for label maps.
+        described: By the segments' numbers, in the order of the file.
+        depth: Number of slices.
+        affine: `(4, 4)`, (column, row, slice) to mm in RAS+.
+        name: For messages.
+    """
+
+    pixels: NDArray[Any]
+    indices: list[int]
+    numbers: list[int | None]
+    described: dict[int, Described]
+    depth: int
+    affine: NDArray[np.float64]
+    name: str
+
+    def flat(self) -> tuple[NDArray[np.uint16], dict[tuple[int, int], int]]:
+        """All segments in one label map; where they overlap, the later one wins.
+
+        Returns:
+            `(columns, rows, slices)` label values; and in how many voxels the first value of a pair is hidden by the
+            second.
+        """
+        labels = np.zeros((self.depth, *self.pixels.shape[1:]), dtype=np.uint16)
+        hidden: dict[tuple[int, int], int] = {}
+        for frame, index, number in zip(self.pixels, self.indices, self.numbers, strict=True):
+            if number is None:
+                for one in np.unique(frame[frame != 0]):
+                    labels[index][frame == one] = self.value_of(int(one))
+                continue
+            mask, value = frame != 0, self.value_of(number)
+            before = labels[index][mask]
+            covered, counts = np.unique(before[(before != 0) & (before != value)], return_counts=True)
+            for one, count in zip(covered.tolist(), counts.tolist(), strict=True):
+                hidden[one, value] = hidden.get((one, value), 0) + count
+            labels[index][mask] = value
+        return labels.transpose(2, 1, 0), hidden
+
+    def mask(self, number: int) -> NDArray[np.bool_]:
+        """`(columns, rows, slices)`, one segment, whatever lies over it."""
+        found = np.zeros((self.depth, *self.pixels.shape[1:]), dtype=bool)
+        for frame, index, segment in zip(self.pixels, self.indices, self.numbers, strict=True):
+            if segment in (None, number):
+                found[index] |= frame == number if segment is None else frame != 0
+        return found.transpose(2, 1, 0)
+
+    def value_of(self, number: int) -> int:
+        """The label value of a segment; its number where the file does not describe it."""
+        return self.described[number].value if number in self.described else number
+
+
+def read_frames_of(path: Path, image: Image) -> Frames:
+    """Read a segmentation.
+
+    Args:
+        path: The file, or a folder that holds one segmentation.
+        image: What it was painted on; tells the slice spacing where the file does not.
+
+    Raises:
+        UserError: It cannot be read, is no segmentation, or does not say where its frames lie.
+    """
+    import pydicom
+
+    if path.is_dir():
+        path = _only_segmentation(path)
+    header = read_header(path)
+    if header is not None and not is_segmentation(header):
+        msg = f"{path.name} is a DICOM image, not a segmentation. Give a DICOM SEG or another label map as the prompt."
+        raise UserError(msg)
+    try:
+        dataset = pydicom.dcmread(path, force=True)
+        pixels = np.asarray(dataset.pixel_array).reshape(-1, dataset.Rows, dataset.Columns)
+        described = _described(dataset)
+        places, numbers = _frames(dataset, path)
+    except UserError:
+        raise
+    except (pydicom.errors.InvalidDicomError, *DAMAGE) as error:
+        msg = f"{path.name} cannot be read as DICOM SEG: it is damaged, cut short or compressed. Export it again."
+        raise UserError(msg) from error
+    if len(pixels) != len(places):
+        msg = f"{path.name} holds {len(pixels)} frames but describes {len(places)}. Export it again."
+        raise UserError(msg)
+    if str(dataset.get("SegmentationType", "")) == "FRACTIONAL":
+        pixels = pixels >= 0.5 * float(dataset.get("MaximumFractionalValue", 255))
+    indices, affine, depth = _grid(places, path, dataset, image)
+    return Frames(pixels, indices, numbers, described, depth, affine, path.name)
 
 
 def read_dicom_seg(path: Path, image: Image) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
@@ -52,47 +163,22 @@ def read_dicom_seg(path: Path, image: Image) -> tuple[NDArray[np.uint16], NDArra
     Raises:
         UserError: It cannot be read, is no segmentation, or does not say where its frames lie.
     """
-    import pydicom
-
-    if path.is_dir():
-        path = _only_segmentation(path)
-    header = read_header(path)
-    if header is not None and not is_segmentation(header):
-        msg = f"{path.name} is a DICOM image, not a segmentation. Give a DICOM SEG or another label map as the prompt."
-        raise UserError(msg)
-    try:
-        dataset = pydicom.dcmread(path, force=True)
-        frames = np.asarray(dataset.pixel_array).reshape(-1, dataset.Rows, dataset.Columns)
-        values = _label_values(dataset)
-        places, segments = _frames(dataset, path)
-    except UserError:
-        raise
-    except (pydicom.errors.InvalidDicomError, *DAMAGE) as error:
-        msg = f"{path.name} cannot be read as DICOM SEG: it is damaged, cut short or compressed. Export it again."
-        raise UserError(msg) from error
-    if len(frames) != len(places):
-        msg = f"{path.name} holds {len(frames)} frames but describes {len(places)}. Export it again."
-        raise UserError(msg)
-    if str(dataset.get("SegmentationType", "")) == "FRACTIONAL":
-        frames = frames >= 0.5 * float(dataset.get("MaximumFractionalValue", 255))
-    indices, affine, depth = _grid(places, path, dataset, image)
-    labels = np.zeros((depth, dataset.Rows, dataset.Columns), dtype=np.uint16)
-    overlapping = 0
-    for frame, index, segment in zip(frames, indices, segments, strict=True):
-        if segment is None:  # a label map: pixels are segment numbers
-            for number in np.unique(frame[frame != 0]):
-                labels[index][frame == number] = values.get(int(number), int(number))
-            continue
-        mask = frame != 0
-        value = values.get(segment, segment)
-        overlapping += int((mask & (labels[index] != 0) & (labels[index] != value)).sum())
-        labels[index][mask] = value
-    if overlapping:
-        _logger.warning("%s: segments overlap in %d voxels; the later segment was kept there", path.name, overlapping)
-    return labels.transpose(2, 1, 0), affine
+    frames = read_frames_of(path, image)
+    labels, hidden = frames.flat()
+    if hidden:
+        _logger.warning(
+            "%s: segments overlap in %d voxels; the later segment was kept there", frames.name, sum(hidden.values())
+        )
+    return labels, frames.affine
 
 
-def write_dicom_seg(path: Path, labels: NDArray[Any], image: Image, names: Mapping[int, str]) -> None:
+def write_dicom_seg(
+    path: Path,
+    labels: NDArray[Any],
+    image: Image,
+    names: Mapping[int, str],
+    colors: Mapping[int, Color] | None = None,
+) -> None:
     """Write a label map as a binary segmentation of the series it was made on.
 
     Args:
@@ -100,14 +186,11 @@ def write_dicom_seg(path: Path, labels: NDArray[Any], image: Image, names: Mappi
         labels: `(I, J, K)` whole numbers on the image's grid, which is that of its DICOM files.
         image: The series.
         names: What each label is called; "Label N" otherwise.
+        colors: To show labels in.
 
     Raises:
-        UserError: No voxel is labelled: DICOM knows no segmentation without a segment.
+        UserError: No voxel is labelled: a label map without labels names no segment.
     """
-    import highdicom
-    import pydicom
-    from pydicom.sr.codedict import codes
-
     values = np.unique(labels)
     values = values[values != 0]
     if values.size == 0:
@@ -116,35 +199,58 @@ def write_dicom_seg(path: Path, labels: NDArray[Any], image: Image, names: Mappi
             " Use .nii.gz, or paint again."
         )
         raise UserError(msg)
+    numbers = np.zeros(int(values.max()) + 1, dtype=np.uint8 if values.size < 256 else np.uint16)
+    numbers[values] = np.arange(1, values.size + 1)
+    described = [
+        Described(value, str(names.get(value, "")), (colors or {}).get(value)) for value in map(int, values.tolist())
+    ]
+    write_numbered(path, numbers[labels], described, image)
+
+
+def write_numbered(path: Path, pixels: NDArray[Any], described: Sequence[Described], image: Image) -> None:
+    """Write segments as a binary segmentation.
+
+    Args:
+        path: `.dcm`.
+        pixels: On the image's grid: `(I, J, K)` numbers 1, 2, 3 … in the order of `described`, 0 for none; or, where
+            they overlap, `(I, J, K, segments)` 0 and 1.
+        described: At least one.
+        image: The series.
+    """
+    import highdicom
+    import pydicom
+    from pydicom.sr.codedict import codes
+
     sources = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in image.dicom_files]
     for source in sources:
         _fill_required(source, image)
-    frames = labels.transpose(2, 1, 0)
+    frames = pixels.transpose(2, 1, 0, *range(3, pixels.ndim))
     if len(sources) == 1:
         ordered = multi_frame_stack(sources[0], image.name)
         order = ordered.order if ordered is not None else tuple(range(len(frames)))
         frames = frames[np.argsort(order)]
-    numbers = np.zeros(int(values.max()) + 1, dtype=np.uint8 if values.size < 256 else np.uint16)
-    numbers[values] = np.arange(1, values.size + 1)
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="iMOS", version=_version(), family=codes.DCM.ArtificialIntelligence
     )
     descriptions = [
         highdicom.seg.SegmentDescription(
             segment_number=number,
-            segment_label=_written_name(str(names.get(int(value), ""))) or f"Label {value}",
+            segment_label=_written_name(one.name) or f"Label {one.value}",
             segmented_property_category=codes.SCT.Tissue,
             segmented_property_type=codes.SCT.Tissue,
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
             algorithm_identification=algorithm,
             tracking_uid=highdicom.UID(),
-            tracking_id=f"Label {value}",
+            tracking_id=f"Label {one.value}",
         )
-        for number, value in enumerate(values.tolist(), start=1)
+        for number, one in enumerate(described, start=1)
     ]
+    for description, one in zip(descriptions, described, strict=True):
+        if one.color is not None:
+            description.RecommendedDisplayCIELabValue = cielab(one.color)
     segmentation = highdicom.seg.Segmentation(
         source_images=sources,
-        pixel_array=np.ascontiguousarray(numbers[frames]),
+        pixel_array=np.ascontiguousarray(frames),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=descriptions,
         series_instance_uid=highdicom.UID(),
@@ -180,6 +286,18 @@ def _only_segmentation(folder: Path) -> Path:
         msg = f"{folder.name} holds {len(found) or 'no'} DICOM segmentations. Give one DICOM SEG file as the prompt."
         raise UserError(msg)
     return found[0]
+
+
+def _described(dataset: Any) -> dict[int, Described]:
+    """What the file says of each segment, by its number."""
+    values = _label_values(dataset)
+    found: dict[int, Described] = {}
+    for segment in dataset.SegmentSequence:
+        value = values[int(segment.SegmentNumber)]
+        name = str(segment.get("SegmentLabel", "") or "").strip() or f"Label {value}"
+        color = color_of_cielab(segment.get("RecommendedDisplayCIELabValue"))
+        found[int(segment.SegmentNumber)] = Described(value, name, color)
+    return found
 
 
 def _label_values(dataset: Any) -> dict[int, int]:

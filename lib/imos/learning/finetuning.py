@@ -8,11 +8,9 @@ It ends with the process that started it, however that ends, and leaves a checkp
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from imos.propagation.cores import cores
+from imos.training.lifeline import end_with_parent
 from imos.training.progress import FILE
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,6 @@ LOOK_EVERY = 0.2
 """Seconds: how long a propagation shares the cores before training stands still."""
 
 _NICE = 10
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +162,7 @@ def _threads() -> int:
 @contextmanager
 def _started(command: list[str], threads: int) -> Iterator[subprocess.Popen[bytes]]:
     """The process, which never outlives the block."""
-    # A group of its own: when its first process is killed while all stand still, the others get a signal and end.
+    # A group of its own: Ctrl-C in a terminal is for the one who started it, and that one ends it.
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     process = subprocess.Popen(command, env=environment, process_group=0, preexec_fn=_give_way)
     try:
@@ -178,10 +176,9 @@ def _started(command: list[str], threads: int) -> Iterator[subprocess.Popen[byte
 
 
 def _give_way() -> None:
-    """In the new process: lower its priority, and tie its life to its parent's where the system can."""
+    """In the new process, before it becomes another program. What torchrun starts does the like in `finetune`."""
     psutil.Process().nice(_NICE)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    end_with_parent()
 
 
 def _let(pid: int, *, runs: bool) -> None:

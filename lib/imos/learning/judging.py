@@ -19,6 +19,7 @@ from imos.evaluation.judging import judge
 from imos.evaluation.sequences import Protocol, sequences_of
 from imos.imaging import ImageKind
 from imos.learning.volumes import LabelledVolume, VolumeRef
+from imos.propagation.existence import UNTAUGHT, Evidence, Judge
 from imos.registry.records import LabelRef
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def measure(model: Model, volume: LabelledVolume) -> float | None:
+def measure(model: Model, volume: LabelledVolume, wait: Callable[[], None] = lambda: None) -> float | None:
     """J&F of one volume; None where no object is on four slices or more.
 
     Args:
         model: Loaded weights.
         volume: Image and accepted label.
+        wait: Called after every slice, and may take its time.
     """
     is_video = volume.image.kind is ImageKind.VIDEO
     scores = []
@@ -48,11 +50,34 @@ def measure(model: Model, volume: LabelledVolume) -> float | None:
             judged.append((value, axis, sequence))
     if not judged:
         return None
-    found = session.propagate().labels
+    found = session.propagate(on_progress=lambda _: wait()).labels
     for value, axis, sequence in judged:
         predicted, true = ((np.moveaxis(array, axis, 0) == value).astype(np.uint8) for array in (found, volume.labels))
         scores.append(judge(predicted, true, sequence).j_and_f)
     return float(np.mean(scores))
+
+
+class _Waiting(Judge):
+    """The same judge, which lets a pass wait."""
+
+    def __init__(self, judge: Judge, wait: Callable[[], None]) -> None:
+        super().__init__(judge.existence, judge.quality)
+        self._wait = wait
+
+    def of(self, evidence: Evidence) -> tuple[float, float]:
+        """As that one judges."""
+        self._wait()
+        return super().of(evidence)
+
+
+def _waiting(model: Model, wait: Callable[[], None]) -> Model:
+    """A model of `small` whose passes wait between slices.
+
+    They run side by side in threads, ahead of who asks for their slices, so each of them must wait for itself. Passes
+    of `xmem` run one at a time and no further than somebody asks.
+    """
+    judges = (_Waiting(judge or UNTAUGHT, wait) for judge in (model.judge, model.floor_judge))
+    return model.but(**dict(zip(("judge", "floor_judge"), judges, strict=True)))
 
 
 def measure_all(
@@ -60,6 +85,7 @@ def measure_all(
     volumes: Iterable[VolumeRef],
     known: MutableMapping[LabelRef, float],
     before_each: Callable[[], None] = lambda: None,
+    wait: Callable[[], None] = lambda: None,
 ) -> dict[LabelRef, float]:
     """J&F of every volume that can be judged.
 
@@ -68,6 +94,7 @@ def measure_all(
         volumes: Held-out volumes.
         known: What was measured before with these very weights; what is measured now is added.
         before_each: Called before each volume that is measured.
+        wait: Called on every slice, in any thread: measuring stands still as long as it takes.
     """
     model: Model | None = None
     found: dict[LabelRef, float] = {}
@@ -80,8 +107,8 @@ def measure_all(
             except UserError as error:
                 logger.warning("%s cannot judge: %s", volume.label.image, error)
                 continue
-            model = model or load()
-            score = measure(model, content)
+            model = model or _waiting(load(), wait)
+            score = measure(model, content, wait)
         if score is not None:
             found[volume.label] = known[volume.label] = score
     return found

@@ -1,7 +1,7 @@
 """A round: accepted labels in, a judged version out.
 
     prepare    the labels as training stacks, in one file
-    train      in a process of its own; one that was cut off goes on if it is for the same labels
+    train      in a process of its own; one that was cut off goes on if it is for the same labels, weights and code
     judge      candidate, champion and base on the held-out volumes
     publish    always; put to use only if the gate lets it pass
 
@@ -27,7 +27,8 @@ from filelock import FileLock, Timeout
 import imos
 from imos.errors import UserError
 from imos.imaging.writing import replacing
-from imos.learning.finetuning import LOOK_EVERY, Recipe, Step, fine_tune
+from imos.learning import instrument
+from imos.learning.finetuning import LOOK_EVERY, Recipe, Step, fine_tune, read_step
 from imos.learning.gate import Verdict, decide
 from imos.learning.judging import measure_all
 from imos.learning.scores import ScoreBook
@@ -37,6 +38,7 @@ from imos.registry.adapter_files import digest
 from imos.registry.records import Draft, LabelRef, Record
 from imos.registry.store import Registry
 from imos.training.packing import write_pack
+from imos.training.progress import write_figures
 
 if TYPE_CHECKING:
     from imos.training.volumes import Stack
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PLAN, _PACK = "plan.json", "pack.npz"
+
+Scored = dict[LabelRef, float]
 
 
 class Stage(StrEnum):
@@ -137,12 +141,13 @@ class Round:
         adapter = self.registry.adapter(parent) or self.recipe.adapter
         recipe = replace(self.recipe, adapter=adapter)
         self.tell(Standing(Stage.PREPARING))
-        candidate = self.folder / "candidate.safetensors"
-        learned = self._take_up(self._plan(parent, recipe, lessons), lessons)
-        if not candidate.is_file():
-            pack, folder = self.folder / _PACK, self.folder / "run"
-            fine_tune(pack, candidate, folder, recipe, self._tell_step, self.is_busy)
-        scores, verdict = self._judge(parent, candidate, lessons.held_out)
+        plan = self._plan(parent, recipe, lessons)
+        learned = self._left(plan)
+        tried = None if learned is None else self._go_on(parent, recipe, lessons.held_out)
+        if learned is None or tried is None:
+            learned = self._prepare(plan, lessons)
+            tried = self._try(parent, recipe, lessons.held_out)
+        scores, verdict = tried
         draft = Draft(
             parent,
             new=tuple(one.label for one in lessons.new if one.label in learned),
@@ -151,14 +156,34 @@ class Round:
             promoted=verdict.promoted,
             reason=verdict.reason,
         )
-        record = self.registry.publish(candidate, draft)
+        record = self.registry.publish(self._candidate, draft)
         self._book.write(self._weights(record.sha256), scores)
         if verdict.promoted and not self.registry.activate(record.name, verdict.reason, instead_of=parent):
             logger.warning("%s is not used: %s was replaced while it was judged", record.name, parent)
-        self._clear_up(record.name)
+        self._clear_up(record)
         logger.info("%s: %s", record.name, record.reason)
         self.tell(Standing(Stage.DONE, record=record))
         return record
+
+    @property
+    def _candidate(self) -> Path:
+        return self.folder / "candidate.safetensors"
+
+    def _go_on(self, parent: str, recipe: Recipe, held_out: Sequence[VolumeRef]) -> tuple[Scored, Verdict] | None:
+        """Try with what a round left; None where that is of no use."""
+        logger.info("A round that was cut off goes on")
+        try:
+            return self._try(parent, recipe, held_out)
+        except Exception as error:  # whatever it is: it would come back in every run until the labels change
+            logger.warning("It cannot go on, and begins anew: %s", error)
+            return None
+
+    def _try(self, parent: str, recipe: Recipe, held_out: Sequence[VolumeRef]) -> tuple[Scored, Verdict]:
+        """Train where there is no candidate yet, and judge it."""
+        if not self._candidate.is_file():
+            pack, folder = self.folder / _PACK, self.folder / "run"
+            fine_tune(pack, self._candidate, folder, recipe, self._tell_step, self.is_busy)
+        return self._judge(parent, held_out)
 
     # What is learned from
 
@@ -168,22 +193,26 @@ class Round:
         words = replace(recipe, adapter=None).words(Path(), Path(), Path())
         return {
             "parent": parent,
+            "code": instrument.training(),
+            "weights": digest(recipe.weights),  # their path, among the words, may hold others by now
             "adapter": adapter,
             "words": words,
             "new": [[one.label.image, one.label.digest] for one in lessons.new],
             "replay": [[one.label.image, one.label.digest] for one in lessons.replay],
         }
 
-    def _take_up(self, plan: dict[str, Any], lessons: Lessons) -> set[LabelRef]:
-        """Go on with the round on disk if it is this one, else begin; the labels that are learned from."""
-        file = self.folder / _PLAN
+    def _left(self, plan: dict[str, Any]) -> set[LabelRef] | None:
+        """The labels that the round on disk learns from, if it is this one."""
         try:
-            begun = json.loads(file.read_text("utf-8"))
+            begun = json.loads((self.folder / _PLAN).read_text("utf-8"))
             if begun["plan"] == plan:
-                logger.info("A round that was cut off goes on")
                 return {LabelRef(image, label) for image, label in begun["learned"]}
         except (OSError, ValueError, KeyError, TypeError):
             pass
+        return None
+
+    def _prepare(self, plan: dict[str, Any], lessons: Lessons) -> set[LabelRef]:
+        """Begin anew; the labels that are learned from."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         learned: set[LabelRef] = set()
@@ -191,13 +220,15 @@ class Round:
         if not learned:
             raise UserError("There is no label to learn from: none shows an object of 12 pixels or more.")
         said = {"plan": plan, "learned": [[one.image, one.digest] for one in sorted(learned)]}
-        with replacing(file) as beside:  # last: without it the folder is begun anew
+        with replacing(self.folder / _PLAN) as beside:  # last: without it the folder is begun anew
             beside.write_text(json.dumps(said), "utf-8")
         return learned
 
     def _stacks(self, volumes: Sequence[VolumeRef], learned: set[LabelRef]) -> Iterator[Stack]:
         """The stacks of volumes, one volume in memory at a time; those that give one are added to `learned`."""
+        numbers: dict[str, int] = {}
         for volume in volumes:
+            self._wait()
             try:
                 stacks = stacks_of(volume.load())
             except UserError as error:  # one broken file does not keep a project from learning
@@ -205,7 +236,8 @@ class Round:
                 continue
             if stacks:
                 learned.add(volume.label)
-            yield from stacks
+            number = numbers.setdefault(volume.label.image, len(numbers))  # an older label is of the same volume
+            yield from (replace(stack, volume=number) for stack in stacks)
 
     # Who is better
 
@@ -214,42 +246,49 @@ class Round:
         return ScoreBook(self.registry.folder / "scores")
 
     def _weights(self, adapter: str) -> str:
-        """Names a set of weights by its digests."""
-        return f"{digest(self.recipe.weights)} {adapter}"
+        """Names a set of weights by its digests, and what measures them."""
+        return f"{digest(self.recipe.weights)} {adapter} {instrument.measuring(self.recipe.device)}"
 
-    def _judge(
-        self, parent: str, candidate: Path, held_out: Sequence[VolumeRef]
-    ) -> tuple[dict[LabelRef, float], Verdict]:
+    def _judge(self, parent: str, held_out: Sequence[VolumeRef]) -> tuple[Scored, Verdict]:
         """What the candidate scores, and what follows from it."""
-        adapters = (candidate, self.registry.adapter(parent) or self.recipe.adapter, self.recipe.adapter)
+        adapters = (self._candidate, self.registry.adapter(parent) or self.recipe.adapter, self.recipe.adapter)
         judged = 0
 
         def before_each() -> None:
             nonlocal judged
             judged += 1
             self.tell(Standing(Stage.JUDGING, judged=judged))
-            while self.is_busy():
-                time.sleep(LOOK_EVERY)
+            self._wait()
 
         found = []
         for adapter in adapters:
             weights = self._weights("" if adapter is None else digest(adapter))
             load = partial(imos.load, self.recipe.weights, adapter=adapter, device=self.recipe.device)
             known = self._book.read(weights)
-            found.append(measure_all(load, held_out, known, before_each))
-            if adapter != candidate:
+            found.append(measure_all(load, held_out, known, before_each, self._wait))
+            if adapter != self._candidate:
                 self._book.write(weights, known)
-        return found[0], decide(found[0], found[1], found[2], parent)
+        patients = {one.label: one.patient for one in held_out}
+        return found[0], decide(found[0], found[1], found[2], parent, patients)
 
     # Around it
+
+    def _wait(self) -> None:
+        """As long as somebody waits for a propagation."""
+        while self.is_busy():
+            time.sleep(LOOK_EVERY)
 
     def _tell_step(self, step: Step) -> None:
         self.tell(Standing(Stage.TRAINING, step.done, step.total, step.loss))
 
-    def _clear_up(self, name: str) -> None:
-        """Keep the curves of TensorBoard, forget the rest."""
-        traces = self.registry.folder / "logs" / name
+    def _clear_up(self, record: Record) -> None:
+        """Keep the curves of TensorBoard, with what the version was found to do, and forget the rest."""
+        traces = self.registry.folder / "logs" / record.name
         traces.mkdir(parents=True, exist_ok=True)
+        last = read_step(self.folder / "run")
+        figures = {name: getattr(record.figures, name) for name in ("candidate", "champion", "base")}
+        found = {f"j_and_f/{name}": value for name, value in figures.items() if value is not None}
+        write_figures(traces, 0 if last is None else last.done, found)
         for file in (self.folder / "run").glob("events.out.tfevents.*"):
             file.replace(traces / file.name)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -83,10 +83,12 @@ class VolumeRef:
     Attributes:
         label: Which label of which image.
         load: Reads it; may raise a `UserError`.
+        patient: Whose it is; empty where nobody said. Volumes of one patient count as one when versions are compared.
     """
 
     label: LabelRef
     load: Callable[[], LabelledVolume]
+    patient: str = ""
 
     @classmethod
     def of(cls, volume: LabelledVolume, digest: str = "") -> VolumeRef:

@@ -31,10 +31,12 @@ class Alias:
     Attributes:
         line: Versions that rolling back goes through; the last one is in use.
         moves: All moves, the latest last.
+        refused: Moves that were not made, because what the version was compared with was no longer in use.
     """
 
     line: tuple[str, ...] = (BASE,)
     moves: tuple[Move, ...] = ()
+    refused: tuple[Move, ...] = ()
 
     @property
     def champion(self) -> str:
@@ -46,6 +48,11 @@ class Alias:
         """Versions that are or were in use."""
         return {move.after for move in self.moves} | {self.champion}
 
+    def reasons(self) -> dict[str, str]:
+        """Why each version that anybody wanted to use is used, or not: the latest word on it."""
+        said = sorted((*self.refused, *self.moves), key=lambda move: move.time)
+        return {move.after: move.reason for move in said}
+
     def to(self, name: str, reason: str) -> Alias:
         """After a move forth."""
         return replace(self, line=(*self.line, name), moves=(*self.moves, Move(now(), self.champion, name, reason)))
@@ -55,7 +62,11 @@ class Alias:
         if len(self.line) < 2:
             return self
         line = self.line[:-1]
-        return Alias(line, (*self.moves, Move(now(), self.champion, line[-1], reason)))
+        return replace(self, line=line, moves=(*self.moves, Move(now(), self.champion, line[-1], reason)))
+
+    def refusing(self, name: str, reason: str) -> Alias:
+        """After a move that is not made."""
+        return replace(self, refused=(*self.refused, Move(now(), self.champion, name, reason)))
 
 
 class AliasFile:
@@ -81,10 +92,13 @@ class AliasFile:
         """The alias now. A file that cannot be read is put aside, and the base is in use again."""
         try:
             said = json.loads(self._path.read_text("utf-8"))
-            return Alias(tuple(map(str, said["line"])) or (BASE,), tuple(Move(**move) for move in said["moves"]))
+            line = tuple(map(str, said["line"])) or (BASE,)
+            # Files of before there were refusals have none.
+            moves, refused = (tuple(Move(**move) for move in all_) for all_ in (said["moves"], said.get("refused", ())))
+            return Alias(line, moves, refused)
         except FileNotFoundError:
             return Alias()
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             aside = self._path.with_name(f"{_FILE}.damaged")
             logger.exception("%s cannot be read; it was put aside and the base is in use", self._path)
             self._path.replace(aside)
@@ -99,6 +113,6 @@ class AliasFile:
 
     def write(self, alias: Alias) -> None:
         """Replace the alias; only inside `locked`."""
-        text = json.dumps({"line": alias.line, "moves": [asdict(move) for move in alias.moves]}, indent=1)
+        text = json.dumps(asdict(alias), indent=1)
         with replacing(self._path) as beside:
             beside.write_text(text, "utf-8")

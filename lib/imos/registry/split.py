@@ -106,11 +106,20 @@ class FrozenSplit:
                 " or remove it together with the versions beside it."
             ) from error
 
-    def decide(self, patient: str) -> Side:
+    def __contains__(self, patient: str) -> bool:
+        """Whether the side of a patient is decided.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        return patient_key(patient) in self.read()
+
+    def decide(self, patient: str, earlier: Side | None = None) -> Side:
         """The side of a patient, decided now if it is not yet.
 
         Args:
             patient: As for `patient_key`.
+            earlier: Where labels of this patient already are, under another name; taken where nothing is decided yet.
 
         Raises:
             UserError: The file is damaged or cannot be written.
@@ -121,7 +130,7 @@ class FrozenSplit:
             known = dict(self.read())
             if key not in known:
                 judges = sum(one.side is Side.VALIDATION for one in known.values())
-                known[key] = Patient(side_of(key, len(known), judges), now())
+                known[key] = Patient(earlier or side_of(key, len(known), judges), now())
                 text = json.dumps({name: {"side": one.side, "time": one.time} for name, one in known.items()}, indent=1)
                 with replacing(self._path) as beside:
                     beside.write_text(text, "utf-8")

@@ -18,7 +18,7 @@ from pathlib import Path
 from imos.errors import UserError
 from imos.imaging.writing import replacing
 from imos.registry.adapter_files import RECORD, digest, read_metadata, with_metadata
-from imos.registry.alias import AliasFile, Stamp
+from imos.registry.alias import Alias, AliasFile, Stamp
 from imos.registry.records import BASE, Draft, LabelRef, Move, Record, State
 
 logger = logging.getLogger(__name__)
@@ -100,14 +100,18 @@ class Registry:
             return None
         published = self.record(name).sha256
         path = self._versions / name / _ADAPTER
-        if not path.is_file() or digest(path) != published:
+        try:
+            is_whole = digest(path) == published
+        except OSError:  # gone, or on a disk that does not give it
+            is_whole = False
+        if not is_whole:
             raise UserError(f"The adapter file of {name} is damaged or missing. Activate another version.")
         return path
 
     def versions(self) -> list[Version]:
         """All versions as they stand now, the oldest first; those that cannot be read are left out."""
         alias = self._alias.read()
-        reasons = {move.after: move.reason for move in alias.moves}
+        reasons = alias.reasons()
         found = []
         for name in self.names():
             try:
@@ -117,7 +121,7 @@ class Registry:
                 continue
             state = State.RETIRED if name in alias.been else State.KEPT
             state = State.CHAMPION if name == alias.champion else state
-            if not (self._versions / name / _ADAPTER).is_file():
+            if not self._is_whole(name):
                 state = State.DAMAGED
             found.append(Version(record, state, reasons.get(name, record.reason)))
         return found
@@ -178,6 +182,8 @@ class Registry:
         self.adapter(name)
         with self._alias.locked() as alias:
             if instead_of is not None and alias.champion != instead_of:
+                why = f"Not used: {alias.champion} was put to use while it was judged against {instead_of}. {reason}"
+                self._alias.write(alias.refusing(name, why))
                 return False
             if alias.champion != name:
                 self._alias.write(alias.to(name, reason))
@@ -194,15 +200,7 @@ class Registry:
             UserError: There is none before.
         """
         with self._alias.locked() as alias:
-            back = alias.back(reason)
-            while back.champion != BASE and len(back.line) > 1 and not self._is_whole(back.champion):
-                logger.error("%s is damaged; going back further", back.champion)
-                back = back.back(f"{back.champion} is damaged")
-            if back is alias:
-                raise UserError("There is no version to go back to: the base is in use.")
-            self._alias.write(back)
-        logger.warning("Back from %s to %s: %s", alias.champion, back.champion, reason)
-        return back.champion
+            return self._go_back(alias, reason)
 
     def give_up(self, name: str, reason: str) -> str:
         """Go back from a version that cannot be used, unless somebody has done so already.
@@ -211,9 +209,10 @@ class Registry:
             The version in use then.
         """
         logger.error("Version %s cannot be used: %s", name, reason)
-        if self.champion != name or name == BASE:
-            return self.champion
-        return self.rollback(f"{name} cannot be used: {reason}")
+        with self._alias.locked() as alias:
+            if alias.champion != name or name == BASE:
+                return alias.champion
+            return self._go_back(alias, f"{name} cannot be used: {reason}")
 
     # To other servers
 
@@ -250,6 +249,18 @@ class Registry:
         return self.publish(adapter, draft)
 
     # Inside
+
+    def _go_back(self, alias: Alias, reason: str) -> str:
+        """Go back from the version in use to the one before that is whole; only while the alias is locked."""
+        back = alias.back(reason)
+        while back.champion != BASE and len(back.line) > 1 and not self._is_whole(back.champion):
+            logger.error("%s is damaged; going back further", back.champion)
+            back = back.back(f"{back.champion} is damaged")
+        if back is alias:
+            raise UserError("There is no version to go back to: the base is in use.")
+        self._alias.write(back)
+        logger.warning("Back from %s to %s: %s", alias.champion, back.champion, reason)
+        return back.champion
 
     def _is_whole(self, name: str) -> bool:
         try:

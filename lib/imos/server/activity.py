@@ -5,13 +5,12 @@ Training is another process; what it looks at is a small file that is there whil
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
+from imos.server.processes import Process
 
 _FILE = "busy"
 
@@ -42,7 +41,8 @@ class Activity:
             before, self._running = self._running, self._running + more
             if before == 0:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                self._file.write_text(str(os.getpid()), "ascii")
+                this = Process.this()
+                self._file.write_text(f"{this.pid} {this.began}", "ascii")
             elif self._running == 0:
                 self._file.unlink(missing_ok=True)
 
@@ -54,7 +54,7 @@ def is_busy(folder: Path) -> bool:
         folder: Of the registry.
     """
     try:
-        pid = int((folder / _FILE).read_text("ascii"))
+        pid, began = (folder / _FILE).read_text("ascii").split()
+        return Process(int(pid), float(began)).is_running
     except (OSError, ValueError):  # none, or one that is being written this very moment
         return False
-    return bool(psutil.pid_exists(pid))

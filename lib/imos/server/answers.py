@@ -124,6 +124,7 @@ class State(BaseModel):
     suggested: dict[str, int]
     undo: list[str]
     redo: list[str]
+    notices: list[str]
     accepted: bool
     unsaved: bool
 

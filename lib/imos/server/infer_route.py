@@ -25,6 +25,7 @@ from imos.errors import UserError
 from imos.server.dicomweb.synthesis import series_grid
 from imos.server.inference import image_path
 from imos.server.parameters import Parameters
+from imos.server.upload_checks import check_file
 from imos.server.uploads import IMAGE_SUFFIXES, LABEL_SUFFIXES, Upload, store
 from imos.server.workbench import Workbench
 
@@ -70,6 +71,7 @@ def infer(
             request: dict[str, Any] = {"model": model, "parameters": Parameters.parse(params)}
             if file is not None:
                 request["image"] = store(file, folder, "image", IMAGE_SUFFIXES)
+                check_file(request["image"].path)
             elif session_id:
                 request |= {"image": session_image(app.sessions(), session_id), "session_id": session_id}
             else:
@@ -128,15 +130,8 @@ def session_image(sessions: Any, session_id: str) -> Upload:
     return Upload(path=Path(found.image), name="session")
 
 
-def install() -> None:
-    """Take the place of MONAI Label's own route of the same path."""
-    from monailabel.app import app  # only exists once the server runs, and imports all its routes
+def remove_stock() -> None:
+    """Remove MONAI Label's own route of the same path."""
     from monailabel.endpoints import infer as stock
 
-    ours = router.routes[0]
-    if ours not in app.router.routes:
-        stock.router.routes[:] = [
-            route for route in stock.router.routes if getattr(route, "path", "") != "/infer/{model}"
-        ]
-        app.router.routes.insert(0, ours)
-        app.openapi_schema = None
+    stock.router.routes[:] = [route for route in stock.router.routes if getattr(route, "path", "") != "/infer/{model}"]

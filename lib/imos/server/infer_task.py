@@ -21,6 +21,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 import imos
 from imos.errors import UserError
 from imos.imaging import Image, Plane, plane_axis, read_label_map, thin_axis
+from imos.server.datastores import SafeDatastore
 from imos.server.images import ImageCache
 from imos.server.model_task import (
     Answer,
@@ -137,6 +138,8 @@ def stored_prompts(datastore: Datastore, image_id: str, image: Image) -> Prompts
     Raises:
         UserError: The stored file cannot be read on this image.
     """
+    if isinstance(datastore, SafeDatastore):
+        datastore.look_for_label(image_id)
     labels = datastore.get_labels_by_image_id(image_id)
     if not labels:
         return None

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monailabel.config import settings
 
-from imos.server import infer_route, learning_routes, proxy_route, routes, security, viewer_files
+from imos.server import (
+    infer_route,
+    learning_routes,
+    login,
+    proxy_route,
+    routes,
+    security,
+    training_routes,
+    viewer_files,
+)
 from imos.server.conf import AppConf
 from imos.server.datastores import FolderDatastore
 from imos.server.dicomweb import routes as dicomweb_routes
@@ -16,6 +26,7 @@ from imos.server.events import end_streams_with_the_server
 from imos.server.infer_task import PropagateTask
 from imos.server.places import STATE_FOLDER
 from imos.server.project import Project
+from imos.server.upload_checks import limit_unpacked
 from imos.server.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -35,7 +46,10 @@ def install(app: MONAILabelApp, task: PropagateTask) -> None:
     """
     from monailabel.app import app as server  # only exists once the server runs, and imports all its routes
 
-    infer_route.install()
+    infer_route.remove_stock()
+    _put_in_front(server, infer_route.router)
+    if settings.MONAI_LABEL_AUTH_ENABLE:
+        login.install(server)
     conf = AppConf.parse(app.conf)
     datastore = app.datastore()
     catalog = Catalog(datastore, task.images) if isinstance(datastore, FolderDatastore) else None
@@ -59,11 +73,34 @@ def install(app: MONAILabelApp, task: PropagateTask) -> None:
         catalog.read_ahead()
     _put_in_front(server, routes.router)
     _put_in_front(server, learning_routes.router)
+    _put_in_front(server, training_routes.router)
     origins = [str(origin).rstrip("/") for origin in (*conf.origins, *settings.MONAI_LABEL_CORS_ORIGINS)]
     most_bytes = conf.upload_mb * 2**20
-    security.protect(server, origins, has_login=settings.MONAI_LABEL_AUTH_ENABLE, most_bytes=most_bytes)
+    limit_unpacked(int(app.conf.get("unpacked_mb") or 4096) * 2**20)
+    security.protect(
+        server,
+        origins,
+        has_login=settings.MONAI_LABEL_AUTH_ENABLE,
+        most_bytes=most_bytes,
+        prefix=settings.MONAI_LABEL_API_STR,
+        names=_names(app),
+    )
     server.openapi_schema = None
     end_streams_with_the_server()
+
+
+def _names(app: MONAILabelApp) -> dict[str, Collection[str]]:
+    """What may follow the beginnings of paths that end in a name."""
+    models = {*app._infers, *app._trainers}
+    return {
+        "/infer/": set(app._infers),
+        "/batch/infer/": set(app._infers),
+        "/train/": set(app._trainers),
+        "/model/": models,
+        "/model/info/": models,
+        "/activelearning/": set(app._strategies),
+        "/scoring/": set(app._scoring_methods),
+    }
 
 
 def _put_in_front(server: FastAPI, router: APIRouter, prefix: str = "") -> None:

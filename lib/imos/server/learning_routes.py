@@ -54,6 +54,7 @@ def project_of(bench: Bench) -> Project:
 ProjectHere = Annotated[Project, Depends(project_of)]
 
 
+@router.get("/imos/models", summary="All versions", include_in_schema=False)
 @router.get("/imos/v1/models", summary="All versions")
 def models(project: ProjectHere, _reader: Reader) -> Models:
     """Every version with its parent, what it learned from, its figures, where it stands and why; and all moves."""
@@ -89,6 +90,7 @@ def project_page(project: ProjectHere, _reader: Reader) -> Response:
 @router.post("/activelearning/{strategy}", summary="The next volume to annotate", tags=["ActiveLearning"])
 def next_sample(
     strategy: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,64}$")],
+    bench: Bench,
     user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
     params: Annotated[dict[str, Any] | None, Body()] = None,
 ) -> dict[str, Any]:
@@ -96,5 +98,6 @@ def next_sample(
     known = app_instance()._strategies
     if strategy not in known:
         raise HTTPException(404, f"There is no strategy {strategy!r}. There are: {', '.join(known)}.")
-    found: dict[str, Any] = activelearning.sample(strategy, params, user.username)
+    with bench.choosing:
+        found: dict[str, Any] = activelearning.sample(strategy, params, user.username)
     return found

@@ -2,7 +2,8 @@
 
 Whoever asks gets the version that is in use now and keeps it for as long as his run takes; a move of the alias, by
 whichever process, counts for those who ask afterwards. A version that cannot be loaded is never waited for: the one
-before it is put to use again, and the log says so.
+before it is put to use again, and the log says so. Where the server was started with weights or a device that do not
+exist, nothing can be loaded; then the sentence says so, and the alias stays where it is.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class ModelCache:
         """The version in use.
 
         Raises:
-            UserError: The configured weights are missing or do not fit.
+            UserError: The configured weights or device are missing or do not fit.
         """
         with self._lock:
             stamp = self._registry.stamp()
@@ -84,6 +85,9 @@ class ModelCache:
                 except UserError as error:
                     if self._champion == BASE:
                         raise
+                    # Where not even the base can be used, it is not the version's fault: nothing is moved.
+                    if BASE not in self._loaded:
+                        self._loaded[BASE] = self._load(BASE)
                     self._champion = self._registry.give_up(self._champion, str(error))
                     self._stamp = self._registry.stamp()
             self._loaded.move_to_end(self._champion)

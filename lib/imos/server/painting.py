@@ -5,7 +5,7 @@ A client sends the whole label map as its user sees it, and says which slices we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -142,15 +142,13 @@ def take_painting(workspace: Workspace, painted: Painted, wish: Wish) -> Plan:
         workspace.write(timeline, grid=painted.grid, objects=painted.objects)
     values = _asked(workspace, state, wish.selected)
     _check_limits(workspace, state, values, view)
-    backwards = {Direction.FORWARD: Direction.BACKWARD, Direction.BACKWARD: Direction.FORWARD}
-    axis = _axis_of(state, values, view)
-    flipped = view.turn is not None and view.turn.flipped[axis]
+    direction = _direction(workspace.name_of, state, values, wish.direction, view)
     return Plan(
         snapshot=workspace.present,
         view=view,
         client_labels=painted.labels,
         values=values,
-        direction=backwards.get(wish.direction, wish.direction) if flipped else wish.direction,
+        direction=direction,
         name=run_name("Propagate", values, workspace.name_of),
     )
 
@@ -306,6 +304,24 @@ def _check_limits(workspace: Workspace, state: SessionState, values: Sequence[in
                     raise UserError(msg)
 
 
-def _axis_of(state: SessionState, values: Sequence[int], view: View) -> int:
-    axis = state.propagation_axis(values[0])
-    return view.axis_from_image(2 if axis is None else axis)
+def _direction(
+    name_of: Callable[[int], str], state: SessionState, values: Sequence[int], wish: Direction, view: View
+) -> Direction:
+    """Which way along the image's axes.
+
+    Raises:
+        UserError: Forward in the client's indices is forward for one object and backward for another.
+    """
+    if wish is Direction.BOTH or view.turn is None:
+        return wish
+    axes = {value: axis for value in values if (axis := state.propagation_axis(value)) is not None}
+    flipped = {value: view.turn.flipped[view.axis_from_image(axis)] for value, axis in axes.items()}
+    if len(set(flipped.values())) > 1:
+        one, other = (next(value for value in values if flipped[value] is turned) for turned in (False, True))
+        msg = (
+            f"{name_of(one)} and {name_of(other)} are painted in different planes, and {wish} is not the same way in"
+            " both. Select one of them and run, then the other; or run both ways."
+        )
+        raise UserError(msg)
+    turned = {Direction.FORWARD: Direction.BACKWARD, Direction.BACKWARD: Direction.FORWARD}
+    return turned[wish] if any(flipped.values()) else wish

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FINAL = "final"
+
+_UNKNOWN = ("", "UNK")
+"""What MONAI Label says of a patient or a study that an archive does not name: they are not all the same one."""
 
 MOST_VOLUMES = 24
 """A round learns from so many volumes at most, and at most two thirds of them are new: the rest is repeated."""
@@ -82,7 +85,8 @@ class Project:
         if file is None:
             return None
         digest = _digest(file)
-        latest = self.log.latest().get(image)
+        known = self.log.latest()
+        latest = known.get(image)
         if latest is not None and latest.digest == digest:
             return latest
         info = self.datastore.get_label_info(image, FINAL)
@@ -91,7 +95,7 @@ class Project:
             time=now(),
             image=image,
             digest=digest,
-            side=FrozenSplit(self.registry.folder).decide(self.patient_of(image)),
+            side=self._side(image, known),
             version=self.registry.champion,
             client=str(info.get("client_id") or ""),
             effort=Effort(**effort) if isinstance(effort, dict) else None,
@@ -102,7 +106,8 @@ class Project:
     def patient_of(self, image: str) -> str:
         """Whose image it is, as far as anybody said: patient, else study, else the image itself."""
         info = self.datastore.get_image_info(image)
-        return str(info.get("PatientID") or info.get("StudyInstanceUID") or image)
+        said = (str(info.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID"))
+        return next((one for one in said if one not in _UNKNOWN), image)
 
     # Learning
 
@@ -120,7 +125,7 @@ class Project:
         return Lessons(
             new=self._refs(new),
             replay=self._refs(old[: MOST_VOLUMES - len(new)]),
-            held_out=self._refs(one for one in accepted if one.side is Side.VALIDATION),
+            held_out=self._refs(self._judges(accepted)),
         )
 
     def since_last_round(self) -> int:
@@ -156,21 +161,44 @@ class Project:
             except HTTPException as error:  # what the store says of a label that it lists but does not hold
                 logger.warning("%s has no label to learn from: %s", image, error.detail)
 
+    def _side(self, image: str, known: Mapping[str, Acceptance]) -> Side:
+        """What an image's labels are for: as decided before, whatever is said of its patient by now."""
+        split, patient = FrozenSplit(self.registry.folder), self.patient_of(image)
+        own = earlier = known.get(image)
+        if own is None and patient not in split:
+            # Images of this patient may have been accepted before anybody said whose they are.
+            earlier = next((one for one in known.values() if self.patient_of(one.image) == patient), None)
+        decided = split.decide(patient, None if earlier is None else earlier.side)
+        return decided if own is None else own.side
+
+    def _judges(self, accepted: Sequence[Acceptance]) -> Iterator[Acceptance]:
+        """Held-out labels; not those of a patient of whom it became known too late that others of his teach."""
+        taught = {self.patient_of(one.image) for one in accepted if one.side is Side.TRAINING}
+        for one in accepted:
+            if one.side is not Side.VALIDATION:
+                continue
+            if self.patient_of(one.image) in taught:
+                logger.warning("%s does not judge: another image of the same patient teaches", one.image)
+                continue
+            yield one
+
     def _label_file(self, image: str) -> Path | None:
         if self.datastore.get_labels_by_image_id(image).get(FINAL) is None:
             return None
         file = Path(self.datastore.get_label_uri(image, FINAL))
         return file if file.is_file() else None
 
-    def _refs(self, accepted: Any) -> list[VolumeRef]:
-        return [VolumeRef(LabelRef(one.image, one.digest), partial(self._volume, one.image)) for one in accepted]
+    def _refs(self, accepted: Iterable[Acceptance]) -> list[VolumeRef]:
+        labels = [LabelRef(one.image, one.digest) for one in accepted]
+        return [VolumeRef(one, partial(self._volume, one), self.patient_of(one.image)) for one in labels]
 
-    def _volume(self, image: str) -> LabelledVolume:
+    def _volume(self, label: LabelRef) -> LabelledVolume:
         """Read an image and its final label.
 
         Raises:
-            UserError: One of them is gone or cannot be read.
+            UserError: One of them is gone or cannot be read, or another label was accepted meanwhile.
         """
+        image = label.image
         try:
             content = read_image(Path(self.datastore.get_image_uri(image)))
             file = self._label_file(image)
@@ -180,9 +208,21 @@ class Project:
         if file is None:
             raise UserError(f"The label of {image} is gone.")
         axes = {int(value): int(axis) for value, axis in dict(info.get("axes") or {}).items()}
-        return LabelledVolume(image, content, read_label_map(file, content), axes)
+        labels = read_label_map(file, content)
+        # Last: what was read before, and is still the file now, is the label that is meant.
+        if _digest(file) != label.digest:
+            raise UserError(f"{image} was accepted again meanwhile. The next round takes its new label.")
+        return LabelledVolume(image, content, labels, axes)
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    """SHA-256 of a label file.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"The label {file.name} cannot be read ({error.strerror}). Store it again.") from error

@@ -47,7 +47,7 @@ def page(report: Report) -> str:
     Args:
         report: What it says.
     """
-    accepted = report.accepted
+    accepted = list({one.image: one for one in report.accepted}.values())  # each volume once, as it was accepted last
     names = [f"{one.image}, {one.time[:10]}, {one.version}" for one in accepted]
     plots = [
         Plot("Slices painted per volume", [one.painted for one in accepted], names),

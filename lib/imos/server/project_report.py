@@ -65,7 +65,7 @@ class Report(BaseModel):
 
     `untouched_share` is the share of slices with an object that were accepted as they had been propagated;
     `painted_per_volume` the mean number of slices painted by hand; `corrected_voxels` the voxels of first propagations
-    that were not accepted as they were. Each counts every image once, as it was accepted last.
+    that were not accepted as they were. Each counts every image once, as it was accepted last; `accepted` lists all.
     """
 
     images: int

@@ -6,9 +6,10 @@ anything looks for them; whether a thing of that name exists is asked afterwards
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,11 @@ def is_image_id(text: object) -> bool:
 def is_tag(text: object) -> bool:
     """Whether something may be the tag of a label."""
     return isinstance(text, str) and re.fullmatch(TAG, text) is not None
+
+
+def is_model_name(text: object) -> bool:
+    """Whether something may be the name of a model, a trainer, a strategy or a scoring method."""
+    return isinstance(text, str) and re.fullmatch(MODEL_NAME, text) is not None
 
 
 def is_session_id(text: object) -> bool:
@@ -58,15 +64,27 @@ class Guard:
         origins: Web pages of other servers that may use this one, such as `https://viewer.hospital.org`.
         has_login: Whether users log in; without, what is meant for administrators is closed.
         most_bytes: Size of a request at most.
+        prefix: What the paths of MONAI Label's own routes begin with.
+        names: Beginning of a path to the names that may follow it. MONAI Label starts a process for any name, which
+            then fails.
     """
 
     def __init__(
-        self, app: _App, *, origins: Sequence[str] = (), has_login: bool = False, most_bytes: int = 2**31
+        self,
+        app: _App,
+        *,
+        origins: Sequence[str] = (),
+        has_login: bool = False,
+        most_bytes: int = 2**31,
+        prefix: str = "",
+        names: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._app = app
         self._origins = {origin.rstrip("/").lower() for origin in origins}
         self._has_login = has_login
         self._most_bytes = most_bytes
+        self._prefix = prefix
+        self._names = dict(names or {})
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Answer one request, or pass it on."""
@@ -78,26 +96,28 @@ class Guard:
         if refusal is not None:
             await _refuse(send, *refusal)
             return
-        received, answered = 0, False
+        received, answered, refused = 0, False, False
 
         async def count() -> _Message:
-            nonlocal received
+            nonlocal received, refused
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._most_bytes:
+                if not answered:
+                    refused = True
+                    await _refuse(send, *self._too_large())
                 raise _TooLargeError
             return message
 
-        async def remember(message: _Message) -> None:
+        async def pass_on(message: _Message) -> None:
             nonlocal answered
+            if refused:  # FastAPI makes a broken form of whatever is raised while it reads one
+                return
             answered = True
             await send(message)
 
-        try:
-            await self._app(scope, count, remember)
-        except _TooLargeError:
-            if not answered:
-                await _refuse(send, *self._too_large())
+        with contextlib.suppress(_TooLargeError):
+            await self._app(scope, count, pass_on)
 
     def _refusal(self, method: str, path: str, headers: dict[bytes, str]) -> tuple[int, str] | None:
         if method not in _SAFE_METHODS and not self._is_from_here(headers):
@@ -108,14 +128,26 @@ class Guard:
         segments = path.split("/")
         if ".." in segments or "\\" in path or "\0" in path:
             return 404, "There is nothing here."
+        return self._stock_refusal(method, path.removeprefix(self._prefix))
+
+    def _stock_refusal(self, method: str, path: str) -> tuple[int, str] | None:
+        """What MONAI Label's own routes must not be asked for."""
         if path.startswith("/infer/wsi"):
             return 404, "Whole-slide images are not supported."
         if path.rstrip("/") == "/reload":
             return 404, "Stop and start the server instead."
         if path.startswith("/model/") and method not in _SAFE_METHODS:
             return 403, "Weights are not taken over the network."
-        if segments[1] == "logs" and not self._has_login:
+        if path.split("/")[1:2] == ["logs"] and not self._has_login:
             return 403, "The log is for administrators, and this server has no log-in to tell who is one."
+        place = max((one for one in self._names if path.startswith(one)), key=len, default="")
+        name = path.removeprefix(place).rstrip("/")
+        if not place or not name:
+            return None
+        if not is_model_name(name):
+            return 404, "There is nothing of such a name. GET /info/ lists all names."
+        if name not in self._names[place]:
+            return 404, f"There is no {name!r} here. GET /info/ lists all names."
         return None
 
     def _is_from_here(self, headers: dict[bytes, str]) -> bool:
@@ -131,10 +163,26 @@ class Guard:
         return 413, f"The request is larger than {self._most_bytes // 2**20} MB, which is the most this server takes."
 
 
-def protect(server: FastAPI, origins: Sequence[str], *, has_login: bool, most_bytes: int) -> None:
+def protect(
+    server: FastAPI,
+    origins: Sequence[str],
+    *,
+    has_login: bool,
+    most_bytes: int,
+    prefix: str,
+    names: Mapping[str, Collection[str]],
+) -> None:
     """Put the guard in front of a server that runs already, and let only known origins read answers.
 
     MONAI Label lets every web page in the world read them. Same-origin pages need no permission.
+
+    Args:
+        server: What answers.
+        origins: As for `Guard`, as is the rest.
+        has_login: Whether users log in.
+        most_bytes: Size of a request at most.
+        prefix: What the paths of MONAI Label's own routes begin with.
+        names: Beginning of a path to the names that may follow it.
     """
     from starlette.middleware import Middleware
     from starlette.middleware.cors import CORSMiddleware
@@ -147,7 +195,7 @@ def protect(server: FastAPI, origins: Sequence[str], *, has_login: bool, most_by
         allow_headers=["*"],
         expose_headers=["X-Imos-Revision"],
     )
-    guard = Middleware(Guard, origins=origins, has_login=has_login, most_bytes=most_bytes)
+    guard = Middleware(Guard, origins=origins, has_login=has_login, most_bytes=most_bytes, prefix=prefix, names=names)
     others = [one for one in server.user_middleware if getattr(one.cls, "__name__", "") != "CORSMiddleware"]
     # The order of requests: permission, so that refusals can be read by known origins; guard; everything else.
     server.user_middleware[:] = [permission, guard, *others]

@@ -1,4 +1,4 @@
-"""DICOM SEG for an archive: with the names and colours that the user gave."""
+"""DICOM SEG for an archive and from it: with the names and colours of the objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imos.imaging import Image, write_label_map
+from imos.imaging import Image
+from imos.imaging.dicom_seg import write_dicom_seg
+from imos.imaging.dicom_segments import Flattened, read_flattened
+from imos.imaging.writing import replacing
+
+_MOST_NAMED = 3
 
 
 def write_segmentation(path: Path, labels: NDArray[np.uint16], image: Image, label_info: Any) -> None:
@@ -23,17 +28,59 @@ def write_segmentation(path: Path, labels: NDArray[np.uint16], image: Image, lab
     Raises:
         UserError: It cannot be written.
     """
-    import pydicom
-
     entries = entries_of(label_info, [int(value) for value in np.unique(labels) if value])
-    write_label_map(path, labels, image, {value: str(one["name"]) for value, one in entries.items() if one.get("name")})
-    colors = [color_of(one.get("color")) for one in entries.values()]
-    if any(color is not None for color in colors):
-        dataset = pydicom.dcmread(path)
-        for segment, color in zip(dataset.SegmentSequence, colors, strict=True):
-            if color is not None:
-                segment.RecommendedDisplayCIELabValue = cielab(color)
-        dataset.save_as(path)
+    names = {value: str(one["name"]) for value, one in entries.items() if one.get("name")}
+    colors = {value: color for value, one in entries.items() if (color := color_of(one.get("color"))) is not None}
+    with replacing(path) as beside:
+        write_dicom_seg(beside, labels, image, names, colors)
+
+
+def read_segmentation(path: Path, image: Image) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+    """Read a DICOM SEG of any program as a label map.
+
+    Args:
+        path: The file.
+        image: The series, or its grid.
+
+    Returns:
+        `(I, J, K)`, and what is stored with a label: `label_info` as our own clients say it, segments without a voxel
+        included, whose values are `empty`; and `notices`, what a label map cannot show.
+
+    Raises:
+        UserError: It cannot be read, has no voxel, or lies elsewhere.
+    """
+    found = read_flattened(path, image)
+    counts = np.bincount(found.labels.ravel(order="K"), minlength=2**16)
+    described = sorted(found.described, key=lambda one: one.value)
+    unseen = [one.value for one in described if not counts[one.value]]
+    covered = {value for value, _by in found.hidden}
+    return found.labels, {
+        "label_info": [
+            {"name": one.name, "idx": one.value} | ({} if one.color is None else {"color": list(one.color)})
+            for one in described
+        ],
+        "empty": [value for value in unseen if value not in covered],
+        "notices": _notices(found, [value for value in unseen if value in covered]),
+    }
+
+
+def _notices(found: Flattened, vanished: list[int]) -> list[str]:
+    """What a label map does not show of a segmentation, in sentences."""
+    if not found.hidden:
+        return []
+    names = {one.value: one.name for one in found.described}
+    most = sorted(found.hidden.items(), key=lambda one: -one[1])
+    pairs = [f"{names.get(over, over)} over {names.get(under, under)}" for (under, over), _count in most]
+    listed = ", ".join(pairs[:_MOST_NAMED]) + (", …" if len(pairs) > _MOST_NAMED else "")
+    said = [
+        f"Segments of the segmentation in the archive overlap in {sum(found.hidden.values())} voxels ({listed})."
+        " Here a voxel has one label, the later one; what you accept has it, too. The segmentation in the archive"
+        " stays as it is."
+    ]
+    if vanished:
+        hidden = ", ".join(str(names.get(value, value)) for value in vanished[:_MOST_NAMED])
+        said.append(f"Nothing is to be seen of {hidden}: other segments lie over all of it.")
+    return said
 
 
 def entries_of(label_info: Any, values: list[int]) -> dict[int, dict[str, Any]]:
@@ -58,12 +105,3 @@ def color_of(said: Any) -> tuple[int, int, int] | None:
     if not all(isinstance(channel, int | float) and 0 <= channel <= 255 for channel in said[:3]):
         return None
     return int(said[0]), int(said[1]), int(said[2])
-
-
-def cielab(color: tuple[int, int, int]) -> list[int]:
-    """A colour as DICOM writes it: L*, a*, b* scaled to 16 bits, white point D50."""
-    from skimage.color import rgb2lab
-
-    light, a, b = rgb2lab(np.array(color, dtype=np.float64) / 255, illuminant="D50").tolist()
-    scaled = (light * 65535 / 100, (a + 128) * 65535 / 255, (b + 128) * 65535 / 255)
-    return [round(min(65535, max(0, value))) for value in scaled]

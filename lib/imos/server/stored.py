@@ -21,6 +21,7 @@ from imos.propagation.crops import Crop
 from imos.propagation.prompts import Place, Prompt
 from imos.propagation.result import Result
 from imos.propagation.states import SliceState
+from imos.server.datastores import SafeDatastore
 from imos.server.segmentations import color_of, entries_of
 from imos.server.snapshots import ImageObject, Snapshot, Voxels
 
@@ -57,7 +58,12 @@ class StoredLabel:
 
 
 def label_of(datastore: Datastore, image_id: str) -> StoredLabel | None:
-    """The label stored with an image: the accepted one, else the latest; None where there is none here."""
+    """The label stored with an image: the accepted one, else the latest; None where there is none.
+
+    An archive is asked first whether it has a newer one.
+    """
+    if isinstance(datastore, SafeDatastore):
+        datastore.look_for_label(image_id)
     found = []
     for tag, label in datastore.get_labels_by_image_id(image_id).items():
         info = datastore.get_label_info(label, tag) or {}
@@ -65,6 +71,21 @@ def label_of(datastore: Datastore, image_id: str) -> StoredLabel | None:
         if path.is_file():
             found.append(StoredLabel(path, tag, info))
     return max(found, key=lambda one: (one.is_final, float(one.info.get("ts") or 0)), default=None)
+
+
+def notices_of(datastore: Datastore, image_id: str, label: StoredLabel | None) -> list[str]:
+    """What a user should know who sees a stored label: what it does not show, and which segmentations are not shown.
+
+    Args:
+        datastore: Where it is.
+        image_id: The image.
+        label: What `label_of` found.
+
+    Returns:
+        Sentences.
+    """
+    missed = datastore.notices(image_id) if isinstance(datastore, SafeDatastore) else []
+    return [*missed, *(str(one) for one in (label.info.get("notices") or [] if label is not None else []))]
 
 
 def slices_said(result: Result, session: SessionState, values: Sequence[int]) -> dict[str, dict[str, Any]]:
@@ -103,7 +124,9 @@ def read(
     """
     voxels = read_label_map(label.path, image)
     values = [int(value) for value in np.flatnonzero(np.bincount(voxels.ravel(order="K"))) if value]
-    objects = _objects(label.info, values, names or {})
+    # Objects that were named and have no voxel: a client of ours would not have lost them, either.
+    empty = [int(value) for value in label.info.get("empty") or [] if value not in values]
+    objects = _objects(label.info, sorted([*values, *empty]), names or {})
     if not label.is_final:
         return Snapshot(brought=Voxels.of(voxels)), objects
     prompts: dict[Place, Prompt] = {}

@@ -5,16 +5,19 @@
     diverse         a mix of both
     random          any
 
-All skip what somebody else has open: a volume that another client was sent to, or worked on, within the last hour.
+All skip what somebody else has open: a volume that another client was sent to, or worked on, within the last hour:
+with our own routes (its workspaces) or with the stock tools of 3D Slicer and OHIF (its drafts). A client that does not
+say who it is cannot be told from others like it, so what it works on counts as somebody else's.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +42,9 @@ OPEN_SECONDS = 3600.0
 COMPARED = 64
 """Unlabelled images that are compared at most: any sample of so many holds a good one."""
 
+_DRAFT = re.compile(r"(.*?)/(?:scribbles/|clicks(?:/|$))", re.DOTALL)
+"""How the work of stock clients is named: the client, then the tool and mostly the object (`model_task.Drafts`)."""
+
 LOOK_SECONDS = 5.0
 """For images that nobody looked at yet; the next request looks at further ones."""
 
@@ -56,10 +62,12 @@ class Work:
 
     Attributes:
         summary: What it says.
+        client: Whose it is; "" where he did not say.
         time: When it was changed last, seconds since 1970.
     """
 
     summary: Summary
+    client: str
     time: float
 
 
@@ -75,7 +83,7 @@ class Survey:
         self._datastore = datastore
         self._folder = Path(datastore._datastore_path) / STATE_FOLDER
         self._features = FeatureStore(self._folder / "features", models.get)
-        self._seen: dict[Path, tuple[float, Work | None]] = {}
+        self._seen: dict[Path, Work] = {}
 
     def waiting(self, client: str) -> list[str]:
         """Images without a final label that nobody but this client has open."""
@@ -83,7 +91,7 @@ class Survey:
         taken = {
             work.summary.image
             for work in self._works()
-            if now - work.time < OPEN_SECONDS and work.summary.client.rpartition("/")[2] != client
+            if now - work.time < OPEN_SECONDS and (not work.client or work.client != client)
         }
         waiting = []
         for image in sorted(self._datastore.get_unlabeled_images()):
@@ -133,21 +141,22 @@ class Survey:
         except HTTPException as error:
             raise UserError(str(error.detail)) from error
 
-    def _works(self) -> list[Work]:
-        """All workspaces; a file is read again only when it has changed."""
-        folder = self._folder / "workspaces"
-        found = []
-        for path in folder.glob("*.imos") if folder.is_dir() else []:
-            try:
-                changed = path.stat().st_mtime
-                seen = self._seen.get(path)
-                if seen is None or seen[0] != changed:
-                    self._seen[path] = seen = changed, Work(read_summary(path), changed)
-            except (OSError, DamagedFileError):
-                continue
-            if seen[1] is not None:
-                found.append(seen[1])
-        return found
+    def _works(self) -> Iterator[Work]:
+        """All that anybody has worked on; a file is read again only when it has changed."""
+        for folder, client_of in (
+            (self._folder / "workspaces", _client_of_workspace),
+            (self._folder / "drafts", _client_of_draft),
+        ):
+            for path in folder.glob("*.imos") if folder.is_dir() else ():
+                try:
+                    changed = path.stat().st_mtime
+                    work = self._seen.get(path)
+                    if work is None or work.time != changed:
+                        summary = read_summary(path)
+                        self._seen[path] = work = Work(summary, client_of(summary.client), changed)
+                except (OSError, DamagedFileError):
+                    continue
+                yield work
 
 
 class _Choice(Strategy):
@@ -223,6 +232,15 @@ class AnyOne(_Choice):
     def worth(self, waiting: Sequence[str]) -> dict[str, float]:
         """All the same."""
         return dict.fromkeys(waiting, 0.0)
+
+
+def _client_of_workspace(name: str) -> str:
+    return name.rpartition("/")[2]  # behind who is logged in, if anybody is
+
+
+def _client_of_draft(name: str) -> str:
+    found = _DRAFT.match(name)
+    return found[1] if found else ""
 
 
 def _ranks(worth: Mapping[str, float]) -> dict[str, float]:

@@ -7,17 +7,15 @@ when there is a `total_time`. An epoch is one optimiser step here.
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from imos.imaging.writing import replacing
 from imos.learning.rounds import Stage, Standing
+from imos.server.processes import Process
 
 _FILE = "progress.json"
 
@@ -29,6 +27,7 @@ class Progress:
     Attributes:
         start_ts: When it began, seconds since 1970.
         pid: Of the process that trains.
+        began: When that process began, seconds since 1970; the same number is given again.
         stage: What it does; `failed` where it ended without a version.
         epoch: Optimiser steps done.
         total_epochs: In all.
@@ -42,6 +41,7 @@ class Progress:
 
     start_ts: int
     pid: int
+    began: float
     stage: str
     epoch: int = 0
     total_epochs: int = 0
@@ -80,10 +80,10 @@ class ProgressFile:
         progress = self.read()
         if progress is None:
             return {}
-        if not progress.total_time and not psutil.pid_exists(progress.pid):
+        if not progress.total_time and not Process(progress.pid, progress.began).is_running:
             progress = replace(progress, stage="stopped", total_time=_duration(progress.start_ts))
         said = asdict(progress)
-        del said["pid"]
+        del said["pid"], said["began"]
         if not progress.total_time:
             del said["total_time"]
             said["current_time"] = _duration(progress.start_ts)
@@ -100,7 +100,8 @@ class Teller:
 
     def __init__(self, file: ProgressFile, best: float | None) -> None:
         self._file = file
-        self._progress = Progress(int(time.time()), os.getpid(), Stage.PREPARING, best_metric=best or 0.0)
+        this = Process.this()
+        self._progress = Progress(int(time.time()), this.pid, this.began, Stage.PREPARING, best_metric=best or 0.0)
 
     def __call__(self, standing: Standing) -> None:
         """Take note of how far it is."""

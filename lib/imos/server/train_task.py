@@ -27,6 +27,7 @@ from imos.server.conf import AppConf, is_task_process
 from imos.server.project import Project
 from imos.server.tracking import track
 from imos.server.train_progress import ProgressFile, Teller
+from imos.training.lifeline import end_with_parent
 
 if TYPE_CHECKING:
     from monailabel.interfaces.datastore import Datastore
@@ -59,10 +60,9 @@ class FineTuneTask(TrainTask):
 
     def config(self) -> dict[str, Any]:
         """What clients may choose: a list becomes a drop-down, a bool a check box."""
-        first = self._conf.device if self._conf.device in _DEVICES else _DEVICES[0]
         return {
             "steps": self._conf.train_steps or 0,  # 0: the recipe's own
-            "device": [first, *(name for name in _DEVICES if name != first)],
+            "device": list(self._devices()),
             "multi_gpu": True,
         }
 
@@ -78,6 +78,7 @@ class FineTuneTask(TrainTask):
         """
         if not is_task_process():
             raise HTTPException(422, "run_sync is not offered: training runs beside the server; ask GET /train/.")
+        end_with_parent()  # a server that comes back could not stop it
         os.nice(_NICE)
         project, registry = self._project, self._project.registry
         champion = next((one.record for one in registry.versions() if one.record.name == registry.champion), None)
@@ -85,6 +86,7 @@ class FineTuneTask(TrainTask):
         project.begin()
         try:
             lessons = project.lessons()
+            project.begin()  # again: labels that lay there were only taken note of now, and this round learns from them
             if not lessons.new:
                 raise UserError(f"No label is new since {registry.champion}. Accept more volumes, then train.")
             round_ = Round(registry, self._recipe(request), teller, partial(is_busy, registry.folder))
@@ -95,6 +97,10 @@ class FineTuneTask(TrainTask):
             sys.exit(1)
         track(record)
         return self._file.stats()
+
+    def _devices(self) -> tuple[str, ...]:
+        """Where clients may have it trained: anywhere, unless whoever started the server said where."""
+        return _DEVICES if self._conf.device == _DEVICES[0] else (self._conf.device,)
 
     def _recipe(self, request: Mapping[str, Any]) -> Recipe:
         """How to train, with what the client chose; anything else in a request is ignored."""
@@ -107,7 +113,7 @@ class FineTuneTask(TrainTask):
             weights=Path(conf.weights) if conf.weights else BUNDLED,
             adapter=Path(conf.adapter) if conf.adapter else None,
             steps=int(steps) if steps.isdecimal() and int(steps) > 0 else conf.train_steps,
-            device=device if device in _DEVICES else conf.device,
+            device=device if device in self._devices() else conf.device,
         )
         wants_all = str(request.get("multi_gpu", True)).lower() in ("true", "1")
         return replace(recipe, gpus=_gpus() if wants_all and recipe.device != "cpu" else 1)

@@ -7,6 +7,7 @@ opened.
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,14 @@ RAW_SUFFIX = ".bin"
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 LABEL_SUFFIXES = (*IMAGE_SUFFIXES, RAW_SUFFIX)
 
+_BYTES_A_VOXEL = 8
+"""Of a mask: what the widest numbers take, or small ones on a grid twice as fine."""
+
+_SMALL_MASK = 2**26
+"""Bytes that every mask may have."""
+
+_HEADER = 2**16
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:
@@ -41,7 +50,7 @@ class Upload:
 
 
 def store(part: UploadFile, folder: Path, stem: str, suffixes: tuple[str, ...]) -> Upload:
-    """Write one uploaded part to a folder, under a name of ours.
+    """Write one uploaded part to a folder, under a name of ours. Whoever opens it checks it first.
 
     Args:
         part: The multipart file part.
@@ -50,7 +59,7 @@ def store(part: UploadFile, folder: Path, stem: str, suffixes: tuple[str, ...]) 
         suffixes: Formats that are accepted; the part's file name tells which it is. None at all means `.nii.gz`.
 
     Raises:
-        UserError: The part's file name has none of the suffixes, or the file must not be opened.
+        UserError: The part's file name has none of the suffixes.
     """
     name = part.filename or f"{stem}.nii.gz"
     suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), None)
@@ -60,7 +69,6 @@ def store(part: UploadFile, folder: Path, stem: str, suffixes: tuple[str, ...]) 
     path = folder / f"{stem}{suffix}"
     with path.open("wb") as file:
         shutil.copyfileobj(part.file, file)
-    check_file(path)
     return Upload(path=path, name=Path(name).name)
 
 
@@ -76,16 +84,19 @@ def read_mask(upload: Upload, image: Image) -> NDArray[np.uint16]:
         `(I, J, K)` label values, 0 where nothing is painted.
 
     Raises:
-        UserError: The file is broken or lies elsewhere.
+        UserError: The file is broken, lies elsewhere, or must not be opened.
     """
+    voxels = math.prod(image.shape)
     if not upload.path.name.endswith(RAW_SUFFIX):
+        check_file(upload.path, max(_SMALL_MASK, _BYTES_A_VOXEL * voxels) + _HEADER)
         return read_label_map(upload.path, image)
-    raw = np.fromfile(upload.path, dtype=np.uint8)
-    if raw.size != np.prod(image.shape):
+    size = upload.path.stat().st_size
+    if size != voxels:
         grid = "×".join(map(str, image.shape))
         msg = (
-            f"The raw mask has {raw.size} bytes, but the image has {grid} = {np.prod(image.shape)} voxels."
+            f"The raw mask has {size} bytes, but the image has {grid} = {voxels} voxels."
             " Send one byte a voxel on the image's grid, or a format that says its own size (.nii.gz, .nrrd)."
         )
         raise UserError(msg)
+    raw = np.fromfile(upload.path, dtype=np.uint8)
     return raw.reshape(image.shape, order="F").astype(np.uint16)

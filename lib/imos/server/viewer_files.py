@@ -1,20 +1,24 @@
 """OHIF: the plug-in's files, the configuration that loads it, and what MONAI Label serves wrongly.
 
 OHIF comes inside MONAI Label. It reads `/ohif/app-config.js` first; ours names the plug-in, which OHIF then imports at
-run time. MONAI Label answers its index page for every file in a sub-folder; here such files are answered.
+run time. MONAI Label answers its index page for every file in a sub-folder; here such files are answered. OHIF's page
+and style sheet ask Google for a font: that is left out, so that the browser of a reading room asks this server alone.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User
 
 _FILE = r"^[A-Za-z0-9_-][A-Za-z0-9_./-]{0,199}$"
 _KINDS = {
@@ -31,6 +35,9 @@ _KINDS = {
 }
 _PLUGIN_KINDS = (".js", ".css", ".svg")
 _FRESH = {"Cache-Control": "no-cache"}
+_INDEX = "index.html"
+_ELSEWHERE = re.compile(r"""<link\b[^>]*\bhref=["']?https?://[^>]*>|@import\s+url\(\s*["']?https?://[^)]*\)[^;]*;""")
+"""What a page or style sheet loads from other servers. OHIF's font is one of them; without it the system's is shown."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -52,11 +59,29 @@ def app_config(request: Request) -> Response:
 @router.get("/ohif/{folder}/{path:path}")
 def ohif_file(folder: str, path: str) -> Response:
     """A file in a sub-folder of OHIF; its index page for what is no file, such as one of its modes."""
-    root = _ohif_folder()
     name = f"{folder}/{path}"
     if re.fullmatch(_FILE, name) and Path(name).suffix in _KINDS:
-        return _file(root, name, tuple(_KINDS))
-    return FileResponse(root / "index.html", media_type="text/html")
+        return _file(_ohif_folder(), name, tuple(_KINDS))
+    return _without_others(_INDEX)
+
+
+@router.get("/ohif/")
+def ohif(user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]) -> Response:
+    """OHIF's index page."""
+    return _without_others(_INDEX)
+
+
+@router.get("/ohif/{name}")
+def ohif_top(name: str, user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]) -> Response:
+    """A file of OHIF; its index page for what is no file, such as the list of studies or a mode."""
+    path = _ohif_folder() / name
+    is_file = re.fullmatch(_FILE, name) and path.suffix in _KINDS and path.is_file()
+    if not is_file:
+        return _without_others(_INDEX)
+    if path.suffix in (".html", ".css"):
+        return _without_others(name)
+    # OHIF names its programs after their content: unlike ours, they may be kept by the browser.
+    return FileResponse(path, media_type=_KINDS[path.suffix])
 
 
 def configuration(*, has_folder: bool) -> dict[str, Any]:
@@ -108,6 +133,16 @@ def _ohif_folder() -> Path:
     import monailabel.endpoints.ohif as stock
 
     return Path(stock.__file__).resolve().parent / "static" / "ohif"
+
+
+def _without_others(name: str) -> Response:
+    """A page or style sheet of OHIF without what it loads from other servers."""
+    return Response(_own_text(name), media_type=_KINDS[Path(name).suffix], headers=_FRESH)
+
+
+@functools.cache
+def _own_text(name: str) -> str:
+    return _ELSEWHERE.sub("", (_ohif_folder() / name).read_text(encoding="utf-8"))
 
 
 def _file(root: Path, name: str, suffixes: tuple[str, ...]) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ class Workbench:
         strategies: How the next image can be chosen, by name.
         catalog: The studies of a folder; None where they are in an archive.
         runs: Propagations.
+        choosing: Held from looking for the next image until it is noted down who was sent there.
     """
 
     datastore: Datastore
@@ -58,6 +60,7 @@ class Workbench:
     strategies: Mapping[str, Strategy]
     catalog: Catalog | None = None
     runs: RunQueue = field(default_factory=RunQueue)
+    choosing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._workspaces = WorkspaceStore(self.folder / "workspaces", self.images, self.models)
@@ -79,13 +82,14 @@ class Workbench:
         if strategy not in self.strategies:
             known = ", ".join(self.strategies)
             raise HTTPException(404, f"There is no strategy {strategy!r}. There are: {known}.")
-        found = self.strategies[strategy]({"strategy": strategy, "client_id": client}, self.datastore)
-        if not found:
-            return None
-        image = str(found["id"])
-        stamps = dict(self.datastore.get_image_info(image).get("strategy") or {})
-        stamps[strategy] = {"ts": int(time.time()), "client_id": client}
-        self.datastore.update_image_info(image, {"strategy": stamps})
+        with self.choosing:
+            found = self.strategies[strategy]({"strategy": strategy, "client_id": client}, self.datastore)
+            if not found:
+                return None
+            image = str(found["id"])
+            stamps = dict(self.datastore.get_image_info(image).get("strategy") or {})
+            stamps[strategy] = {"ts": int(time.time()), "client_id": client}
+            self.datastore.update_image_info(image, {"strategy": stamps})
         return image
 
     @contextmanager
@@ -123,7 +127,10 @@ class Workbench:
 
     def _begin(self, workspace: Workspace) -> None:
         label = stored.label_of(self.datastore, workspace.record.image)
+        notices = stored.notices_of(self.datastore, workspace.record.image, label)
         key = None if label is None else label.key
+        if label is None or self._begun.get(workspace) != key:
+            workspace.notices = tuple(notices)
         if self._begun.get(workspace) == key:
             return
         snapshot, objects = Snapshot(), list[ImageObject]()
@@ -135,5 +142,6 @@ class Workbench:
             except UserError as error:
                 # The image can be painted on all the same.
                 logger.warning("The stored label of %s is not shown: %s", workspace.record.image, error)
+                workspace.notices = (*notices, f"The stored label is not shown: {error}")
         workspace.begin(snapshot, objects, is_saved=label is not None and label.is_final)
         self._begun[workspace] = key

@@ -57,11 +57,13 @@ class Workspace:
     Attributes:
         lock: Held by whoever reads or changes it.
         run: The run that goes on, or None.
+        notices: What the stored label, which a client starts from, does not show; sentences.
     """
 
     def __init__(self, file: Path, image_path: Path, record: Record, images: ImageCache, models: ModelCache) -> None:
         self.lock = threading.RLock()
         self.run: Run | None = None
+        self.notices: tuple[str, ...] = ()
         self._file = file
         self._image_path = image_path
         self._record = record
@@ -248,6 +250,7 @@ class Workspace:
             },
             "undo": record.timeline.undoable,
             "redo": record.timeline.redoable,
+            "notices": list(self.notices),
             "accepted": is_saved and has_work,
             "unsaved": has_work and not is_saved,
         }

@@ -9,6 +9,7 @@ passes. Weights of `xmem` are adapted with the clips and losses of their own tra
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from imos.propagation.model import (
 )
 from imos.training.finetune_xmem import finetune_xmem
 from imos.training.known import kinds_of, thinned
+from imos.training.lifeline import end_with_parent
 from imos.training.on_policy import train_on_policy
 from imos.training.packing import Source, training_stacks
 from imos.training.rollouts import Course
@@ -48,7 +50,7 @@ from imos.training.train import (
     training_device,
 )
 from imos.training.tuning import Tune, hand_over
-from imos.training.volumes import synthetic_stack
+from imos.training.volumes import Stack, synthetic_stack, volumes_of
 
 STEPS_A_VOLUME, FEWEST_STEPS, MOST_STEPS = 100, 240, 600
 """Optimiser steps of `small`: where there is more to learn, it takes longer."""
@@ -113,6 +115,11 @@ class FineTuning(Start):
         save_weights(path, tensors, WeightsInfo(SMALL, VERSION, self.data, "of its data", extra))
 
 
+def steps_for(volumes: int) -> int:
+    """Optimiser steps of `small`, by how many volumes it learns from."""
+    return min(max(STEPS_A_VOLUME * volumes, FEWEST_STEPS), MOST_STEPS)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `finetune`."""
     parser.add_argument("data", type=Path, help="folder of a collection with volumes.tsv and frames.tsv, or a pack")
@@ -142,6 +149,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fine-tune and write the adapter."""
+    if "LOCAL_RANK" in os.environ:  # torchrun's processes are in sessions of their own and would outlive it
+        end_with_parent()
     if args.output.suffix != ".safetensors":
         raise UserError(f"{args.output} is no .safetensors file. Give the adapter such a name.")
     if not args.output.absolute().parent.is_dir():
@@ -169,8 +178,8 @@ def run(args: argparse.Namespace) -> int:
     network.load_state_dict(base.network.state_dict(), strict=False)  # new adapters keep their start
     carried = frozenset(name.removeprefix(NETWORK_PREFIX) for name in carried if name.startswith(NETWORK_PREFIX))
     encoder = part(content.tensors, ENCODER_PREFIX)
-    courses, kinds = _courses(base, source)
-    steps = args.steps or min(max(STEPS_A_VOLUME * len(courses), FEWEST_STEPS), MOST_STEPS)
+    courses, kinds = known_courses(base, [views[0] for views in training_stacks(source)])
+    steps = args.steps or steps_for(volumes_of([course.stack for course in courses]))
     settings = TrainSettings(
         steps=steps,
         batch=args.batch or 12,
@@ -185,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
     machine = Machine(minutes=args.minutes)
     with training_device(args.device) as device:
         current = Run(folder, start, settings, device)
-        train_on_policy(current, base, [*courses, *_synthetic(len(courses), args.synthetic)], machine)
+        train_on_policy(current, base, [*courses, *synthetic_courses(len(courses), args.synthetic)], machine)
         if machine.minutes is None or current.step == settings.steps:
             if rank() == 0:
                 kept = choose(base, current.averaged.cpu(), courses)
@@ -195,19 +204,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _courses(base: Model, source: Source) -> tuple[list[Course], list[Kind]]:
-    """What is walked, each with what is known of the others, and all that is known."""
-    stacks = [views[0] for views in training_stacks(source)]
+def known_courses(base: Model, stacks: Sequence[Stack]) -> tuple[list[Course], list[Kind]]:
+    """What is walked, each with what is known of other volumes, and all that is known."""
     found = [kinds_of(base.steps, stack) for stack in stacks]
-    courses = [
-        Course(stack, tuple(thinned([kind for other in found if other is not own for kind in other], MOST)))
-        for stack, own in zip(stacks, found, strict=True)
-    ]
+
+    def others(stack: Stack) -> list[Kind]:
+        pairs = zip(stacks, found, strict=True)
+        return [kind for other, kinds in pairs if not other.is_of_volume(stack) for kind in kinds]
+
+    courses = [Course(stack, tuple(thinned(others(stack), MOST))) for stack in stacks]
     new = thinned([kind for kinds in found for kind in kinds], MOST)
     return courses, [*new, *thinned(base.kinds, MOST - len(new))]
 
 
-def _synthetic(volumes: int, share: float) -> list[Course]:
-    """So many synthetic volumes that their share of all is what was asked for."""
-    count = round(volumes * share / max(1 - share, 0.1))
-    return [Course(synthetic_stack(np.random.default_rng([1, number]))) for number in range(count)]
+def synthetic_courses(courses: int, share: float) -> list[Course]:
+    """Synthetic volumes to walk beside the labelled ones.
+
+    Args:
+        courses: Labelled ones.
+        share: Of all passes that goes through synthetic ones; what is above .9 counts as that.
+
+    Returns:
+        One at least where the share is above 0. Weighted: beside one labelled volume one would be half of all passes.
+    """
+    walked = courses * min(share, 0.9) / (1 - min(share, 0.9))
+    count = max(1, round(walked)) if share > 0 else 0
+    return [Course(synthetic_stack(np.random.default_rng([1, number])), (), walked / count) for number in range(count)]

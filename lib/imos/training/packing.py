@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_LZMA, BadZipFile, ZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imos.errors import UserError
 from imos.training.volumes import Stack, labelled_stacks, turned
@@ -39,6 +41,8 @@ def write_pack(stacks: Iterable[Stack], path: Path, *, quickly: bool = False) ->
             with ZipFile(file, "w", ZIP_DEFLATED if quickly else ZIP_LZMA, compresslevel=1) as pack:
                 for number, stack in enumerate(stacks):
                     arrays = {"slices": stack.slices, "labels": stack.labels, "video": np.array(stack.is_video)}
+                    if stack.volume is not None:
+                        arrays["volume"] = np.array(stack.volume)
                     for name, array in arrays.items():
                         with pack.open(f"{name}{number}.npy", "w") as entry:
                             np.save(entry, array, allow_pickle=False)
@@ -59,12 +63,15 @@ def read_pack(path: Path) -> list[Stack]:
     try:
         with np.load(path) as content:
             count = sum(name.startswith("slices") for name in content)
-            return [
-                Stack.of(content[f"slices{n}"], content[f"labels{n}"], is_video=bool(content[f"video{n}"]))
-                for n in range(count)
-            ]
+            return [_read(content, number) for number in range(count)]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(f"{path} is not a pack of training stacks. Make one with: python main.py pack") from error
+
+
+def _read(content: Mapping[str, NDArray[Any]], number: int) -> Stack:
+    slices, labels, is_video = (content[f"{name}{number}"] for name in ("slices", "labels", "video"))
+    volume = int(content[f"volume{number}"]) if f"volume{number}" in content else None
+    return Stack.of(slices, labels, is_video=bool(is_video), volume=volume)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Progress:
         elapsed = self.elapsed
         self._losses.append(parts["loss"])
         self._note(step, parts["loss"])
-        if self._writer is None or elapsed - self._shown < INTERVAL:
+        if self._writer is None or (elapsed - self._shown < INTERVAL and step < self._steps):
             return
         self._shown = elapsed
         speed = (step - self._first) / elapsed
@@ -113,3 +113,16 @@ class Progress:
     @staticmethod
     def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+
+def write_figures(folder: Path, step: int, figures: Mapping[str, float]) -> None:
+    """Add what was found after a run to its curves.
+
+    Args:
+        folder: Where TensorBoard's files lie.
+        step: Where on the curves.
+        figures: By name.
+    """
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in figures.items():
+            writer.add_scalar(name, value, step)

@@ -103,11 +103,13 @@ class Course:
 
     Attributes:
         stack: Labelled slices.
-        kinds: What the target model may know; nothing of this stack itself.
+        kinds: What the target model may know; nothing of this stack's volume itself.
+        weight: How often it is walked, against the others.
     """
 
     stack: Stack
     kinds: tuple[Kind, ...] = ()
+    weight: float = 1.0
 
 
 def collect(model: Model, courses: Sequence[Course], seed: Sequence[int], least: int) -> list[State]:
@@ -123,6 +125,7 @@ def collect(model: Model, courses: Sequence[Course], seed: Sequence[int], least:
         A little more than `least`.
     """
     sure = Sure()
+    weights = np.array([course.weight for course in courses])
     found: list[State] = []
     workers = passes_at_once(model)
     begun = 0
@@ -130,7 +133,7 @@ def collect(model: Model, courses: Sequence[Course], seed: Sequence[int], least:
 
         def walked(number: int) -> list[State]:
             random = np.random.default_rng([*seed, number])
-            course = courses[int(random.integers(len(courses)))]
+            course = courses[int(random.choice(len(courses), p=weights / weights.sum()))]
             return walk(model.but(judge=sure, floor_judge=sure, kinds=course.kinds), course.stack, random)
 
         while len(found) < least:

@@ -22,6 +22,7 @@ from imos.network.small import SmallNetwork
 from imos.propagation.model import Model
 from imos.training.passes import quality_of, walks
 from imos.training.rollouts import Course
+from imos.training.volumes import volumes_of
 
 MOST_OBJECTS = 12
 """Objects walked along for every choice."""
@@ -80,7 +81,7 @@ def choose(base: Model, tuned: SmallNetwork, courses: Sequence[Course]) -> Taken
         raise ValueError(msg)
     known = {id(course.stack): course.kinds for course in courses}
     objects = walks([course.stack for course in courses], MOST_OBJECTS)
-    farther = farthest(len(courses))
+    farther = farthest(volumes_of([course.stack for course in courses]))
     if not objects:
         return Taken(partly(network, tuned, farther), knows=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,23 +30,36 @@ class Stack:
         labels: `(D, H, W)` uint8.
         areas: `(D, L)` pixels of every label value on every slice.
         is_video: Frames: an object may leave and come back.
+        volume: Number of the volume that it was cut from; None where no other stack was cut from that one.
     """
 
     slices: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     areas: NDArray[np.int64]
     is_video: bool
+    volume: int | None = None
 
     @classmethod
-    def of(cls, slices: NDArray[np.uint8], labels: NDArray[np.uint8], *, is_video: bool = False) -> Stack:
+    def of(
+        cls, slices: NDArray[np.uint8], labels: NDArray[np.uint8], *, is_video: bool = False, volume: int | None = None
+    ) -> Stack:
         """Count areas once."""
         areas = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in labels])
         areas[:, 0] = 0
-        return cls(slices, labels, areas, is_video)
+        return cls(slices, labels, areas, is_video, volume)
 
     def objects(self) -> NDArray[np.int64]:
         """Label values that are large enough on some slice."""
         return np.flatnonzero(self.areas.max(0) >= SMALLEST_AREA)
+
+    def is_of_volume(self, other: Stack) -> bool:
+        """Whether both were cut from one volume."""
+        return self is other or (self.volume is not None and self.volume == other.volume)
+
+
+def volumes_of(stacks: Sequence[Stack]) -> int:
+    """Of how many volumes stacks are: what is looked at in two windows is still one."""
+    return sum(not any(stack.is_of_volume(other) for other in stacks[:number]) for number, stack in enumerate(stacks))
 
 
 def labelled_stacks(
@@ -99,7 +113,7 @@ def turned(stack: Stack) -> list[Stack]:
     if not stack.is_video and min(stack.slices.shape[:3]) >= 24:
         for axis in (1, 2):
             arrays = (np.ascontiguousarray(np.moveaxis(array, axis, 0)) for array in (stack.slices, stack.labels))
-            views.append(Stack.of(*arrays))
+            views.append(Stack.of(*arrays, volume=stack.volume))
     return [view for view in views if view.objects().size]
 
 

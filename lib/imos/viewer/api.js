@@ -15,6 +15,8 @@
  * @typedef {{object: number, axis: number, index: number, confidence: number, top: number, left: number,
  *   rows: number, columns: number, bits: string}} SliceEvent
  * @typedef {{type: string, data: any}} ServerEvent
+ * @typedef {{running: boolean, stage: string, step: number, steps: number, version: string, reason: string,
+ *   in_use: string, new_labels: number, auto_train: number}} TrainingState
  */
 import { Said, text } from './messages.js';
 
@@ -89,6 +91,16 @@ export class Api {
 
   async cancel(/** @type {string} */ run) {
     await this.#ask(`runs/${encodeURIComponent(run)}`, { method: 'DELETE' });
+  }
+
+  /** @returns {Promise<TrainingState>} how the learning goes */
+  async training() {
+    return (await this.#ask('training')).json();
+  }
+
+  /** @returns {Promise<TrainingState>} */
+  async train(/** @type {'begin' | 'stop'} */ what) {
+    return (await this.#ask('training', { method: what === 'begin' ? 'POST' : 'DELETE' })).json();
   }
 
   /**

@@ -42,6 +42,17 @@ export const text = {
   accepted: 'Accepted and stored with the study.',
   acceptedTraining: 'Accepted and stored with the study. The model learns from it in the background.',
   nothingToAccept: 'There is nothing to accept yet. Paint a segment and press Propagate first.',
+  beginTraining: 'Learn from the accepted segments now; a version that is not better is not used',
+  stopTraining: 'Stop learning; the model in use stays as it is',
+  training: (/** @type {import('./api.js').TrainingState} */ { running, stage, step, steps, in_use, new_labels, auto_train }) => {
+    if (running) {
+      if (stage === 'training' && steps) return `Learning: step ${step} of ${steps}`;
+      return stage === 'judging' ? 'Judging what was learned' : 'Preparing to learn';
+    }
+    const model = in_use === 'base' ? 'Model as shipped' : `Model ${in_use}`;
+    const after = auto_train ? ` of ${auto_train}` : '';
+    return `${model}; ${new_labels}${after} newly accepted`;
+  },
   choosing: 'Choosing the next study…',
   noNext: 'All done: every other study has accepted segments, or somebody else has it open.',
   notDicom: (/** @type {string} */ image) =>

@@ -4,6 +4,7 @@ import { text } from './messages.js';
 import { listen, shortcuts } from './shortcuts.js';
 import { Strip } from './strip.js';
 import { setRadius, toolInUse, useTool } from './tools.js';
+import { Training } from './training.js';
 
 /** @typedef {import('./workspace.js').Workspace} Workspace */
 
@@ -23,6 +24,7 @@ export class Panel {
     this.workspace = workspace;
     this.radius = Number(localStorage.getItem(RADIUS.key)) || RADIUS.standard;
     this.strip = new Strip(workspace);
+    this.training = new Training(workspace.api, (words, kind) => workspace.say(words, kind));
     this.rows = '';
     this.#build(root);
     const update = () => this.update();
@@ -32,6 +34,7 @@ export class Panel {
     this.stop = () => {
       workspace.removeEventListener('change', update);
       clearInterval(timer);
+      this.training.stop();
       deaf();
     };
     this.update();
@@ -131,6 +134,7 @@ export class Panel {
         this.message,
         make('div', { class: 'imos-buttons' }, this.undo, this.redo, this.reset),
         make('div', { class: 'imos-end' }, this.accept, this.next),
+        this.training.element,
       ),
     );
   }

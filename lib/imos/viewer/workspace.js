@@ -203,6 +203,7 @@ export class Workspace extends EventTarget {
       const words = [];
       if (state.revision > 0 || state.objects.length) await this.#fetchLabels();
       if (!state.revision && state.objects.length) words.push(text.shown);
+      if (!state.revision) words.push(...state.notices);
       if (draft && this.#restore(draft)) words.push(text.restored);
       await this.#showInAllViews();
       this.opening = '';

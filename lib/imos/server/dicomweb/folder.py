@@ -17,10 +17,10 @@ from pydicom.dataset import Dataset
 
 from imos.imaging.dicom import read_header
 from imos.imaging.formats import format_of_suffix, is_dicom
+from imos.server.dicomweb.modalities import is_image
 
 logger = logging.getLogger(__name__)
 
-IMAGE_MODALITIES = ("CT", "MR", "PT", "NM", "US", "XA", "RF")
 _LOOK_SECONDS = 3.0
 _OTHER_SUFFIXES = (".json", ".png", ".jpg", ".jpeg", ".txt", ".md", ".csv", ".tif", ".svs", ".xml", ".lock")
 
@@ -69,7 +69,8 @@ class DicomFolder:
         return {
             uid: files
             for uid, files in self.series().items()
-            if str(files[0].header.get("Modality", "")) in IMAGE_MODALITIES
+            if "Rows" in files[0].header
+            and is_image(str(files[0].header.get("Modality", "")))
             and (len(files) > 1 or int(files[0].header.get("NumberOfFrames", 1) or 1) > 1)
         }
 
