@@ -175,6 +175,14 @@ def test_a_direction_leaves_the_other_side_alone(session, truth, direction, firs
     assert len(found) > 7
 
 
+def test_a_direction_leaves_the_other_side_alone_even_if_it_was_computed_before(session, truth):
+    session.paint(plane="axial", index=11, labels=only(truth[:, :, 11], 1))
+    session.propagate(direction="forward")
+    session.undo()
+    result = session.propagate(direction="backward")
+    assert np.flatnonzero((result.labels == 1).any(axis=(0, 1))).tolist() == list(range(3, 12))
+
+
 def test_forward_then_backward_equals_both(image, follower, truth):
     sessions = [imos.Session(None, image, tracker=follower) for _ in range(2)]
     for session in sessions:

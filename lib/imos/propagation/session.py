@@ -288,7 +288,7 @@ class Session:
             return replace(self.result, seconds=perf_counter() - started, computed=0, cancelled=True)
         outcomes = dict(self._state.outcomes)
         for label, segments in plans.items():
-            outcomes[label] = self._outcome(label, segments)
+            outcomes[label] = self._outcome(label, segments, steps)
         if outcomes != self._state.outcomes:
             self._history.do("propagate", replace(self._state, outcomes=outcomes))
         self._passes.trim(self._needed())
@@ -478,8 +478,11 @@ class Session:
             self._latest_source = prompt.digest, VolumeSlices(self._image, prompt.axis, window)
         return self._latest_source[1]
 
-    def _outcome(self, label: int, segments: Sequence[Segment]) -> Outcome:
-        """What an object's passes say together."""
+    def _outcome(self, label: int, segments: Sequence[Segment], steps: tuple[int, ...]) -> Outcome:
+        """What an object's passes say together.
+
+        Passes that are kept of earlier runs count in the directions asked for, and where the result has them already.
+        """
         state, old = self._state, self._state.outcomes.get(label)
         axis = state.propagation_axis(label)
         assert axis is not None  # `_asked` saw to it
@@ -489,7 +492,9 @@ class Session:
         ended: set[int] = set()
         crossing = crossing_masks((prompt for prompt in state.prompts_of(label) if prompt.painted), axis)
         for segment in segments:
-            found = [(leg, done) for leg in segment.legs() if (done := self._finished(leg)) is not None]
+            is_known = old is not None and old.axis == axis and any(index in old.layers for index in segment.indices)
+            legs = segment.legs() if is_known else segment.legs(steps)
+            found = [(leg, done) for leg in legs if (done := self._finished(leg)) is not None]
             if not found and not segment.is_said_absent:
                 if old is not None and old.axis == axis:  # against the direction asked for: nothing is lost
                     layers.update({i: old.layers[i] for i in segment.indices if i in old.layers})

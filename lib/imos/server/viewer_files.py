@@ -18,7 +18,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.endpoints.user.auth import RBAC
 
 _FILE = r"^[A-Za-z0-9_-][A-Za-z0-9_./-]{0,199}$"
 _KINDS = {
@@ -65,14 +65,14 @@ def ohif_file(folder: str, path: str) -> Response:
     return _without_others(_INDEX)
 
 
-@router.get("/ohif/")
-def ohif(user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]) -> Response:
+@router.get("/ohif/", dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
+def ohif() -> Response:
     """OHIF's index page."""
     return _without_others(_INDEX)
 
 
-@router.get("/ohif/{name}")
-def ohif_top(name: str, user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]) -> Response:
+@router.get("/ohif/{name}", dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
+def ohif_top(name: str) -> Response:
     """A file of OHIF; its index page for what is no file, such as the list of studies or a mode."""
     path = _ohif_folder() / name
     is_file = re.fullmatch(_FILE, name) and path.suffix in _KINDS and path.is_file()
