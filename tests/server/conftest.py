@@ -42,6 +42,11 @@ class Server:
     url: str
     studies: Path
 
+    @property
+    def temporary(self) -> Path:
+        """Folder of its temporary files."""
+        return self.studies.parent / TEMPORARY
+
     def post(
         self,
         image: str,
@@ -205,6 +210,10 @@ class Painter:
         return told
 
 
+TEMPORARY = "temporary"
+"""Folder of a server's temporary files, beside its log."""
+
+
 def start(
     studies: Path | str,
     log: Path,
@@ -219,7 +228,10 @@ def start(
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(root / "apps" / "imos")]
     command += ["--studies", str(studies), "--host", "127.0.0.1", "--port", str(port), *conf]
-    environment = os.environ | settings | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    temporary = log.parent / TEMPORARY
+    temporary.mkdir(exist_ok=True)
+    environment = os.environ | {"TMPDIR": str(temporary)} | settings
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=cwd or Path(studies).parent, env=environment, stdout=output, stderr=output

@@ -248,12 +248,12 @@ def test_damaged_stored_label_is_refused(server):
 
 
 def test_no_temporary_file_is_left(server, painted, nifti):
-    before = temporary_files()
+    before = temporary_files(server)
 
     server.segment("sample_ct", ("mask.nii.gz", nifti(only(painted, 2))), params=json.dumps(NEAR))
     server.post("sample_ct", ("mask.nii.gz", b"broken"))
 
-    assert temporary_files() <= before
+    assert temporary_files(server) <= before
 
 
 def only(painted: NDArray[np.uint8], label: int) -> NDArray[np.uint8]:
@@ -270,8 +270,10 @@ def refused(answer: httpx.Response, status: int, words: str) -> None:
     assert str(Path(__file__).resolve().parents[2]) not in detail
 
 
-def temporary_files() -> set[Path]:
-    """What the server's requests have under the temporary folder."""
-    import tempfile
+def temporary_files(server) -> set[Path]:
+    """What the server's requests have under its temporary folder."""
+    return set(server.temporary.glob("imos-*"))
 
-    return set(Path(tempfile.gettempdir()).glob("imos-*"))
+
+def test_nothing_is_scored_before_somebody_asks(server):
+    assert httpx.get(f"{server.url}/scoring/", timeout=30).status_code == 404

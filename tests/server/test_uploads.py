@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,7 +127,7 @@ def test_every_file_of_a_session_is_looked_at(small, secret, mask):
 
 def test_nothing_is_kept_of_what_was_refused(small, secret):
     def look() -> set[Path]:
-        return set(Path(tempfile.gettempdir()).glob("tmp*/unwanted*"))
+        return set(small.temporary.glob("tmp*/unwanted*"))
 
     before = look()
     files = [("unwanted.mha", meta(secret)), ("unwanted.nrrd", b"x")]

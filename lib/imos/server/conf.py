@@ -17,8 +17,9 @@ def apply_defaults() -> None:
     if not settings.MONAI_LABEL_TRACKING_URI:
         settings.MONAI_LABEL_TRACKING_ENABLED = False
         os.environ["MONAI_LABEL_TRACKING_ENABLED"] = "false"
-    # On, every request for the next image would start a process that scores all labels.
-    if "MONAI_LABEL_AUTO_UPDATE_SCORING" not in os.environ:
+    # On, every start and every request for the next image would start processes that score all labels. What was set is
+    # not to be seen in the environment: MONAI Label has put all its settings there.
+    if "MONAI_LABEL_AUTO_UPDATE_SCORING" not in settings.model_fields_set:
         settings.MONAI_LABEL_AUTO_UPDATE_SCORING = False
         os.environ["MONAI_LABEL_AUTO_UPDATE_SCORING"] = "false"
 
