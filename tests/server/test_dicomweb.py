@@ -18,6 +18,7 @@ import pytest
 import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from imos.imaging import read_image, read_label_map, write_label_map
 from imos.server.dicomweb.synthesis import Synthesis
@@ -210,6 +211,20 @@ def test_stored_segmentation_is_found_again(server, web, found, downloaded, tmp_
     back.save_as(tmp_path / "back.dcm", write_like_original=False)
     assert np.array_equal(read_label_map(tmp_path / "back.dcm", image), labels)
     shutil.rmtree(server.studies / "segmentations")
+
+
+@pytest.mark.filterwarnings("ignore:The string .* is unlikely to represent:UserWarning")
+def test_segmentation_that_is_deflated_as_a_whole_is_not_stored(server, downloaded, tmp_path):
+    image = read_image(downloaded)
+    labels = np.ones(image.shape, np.uint8)
+    write_label_map(tmp_path / "seg.dcm", labels, image, {1: "Milz"})
+    segmentation = pydicom.dcmread(tmp_path / "seg.dcm")
+    segmentation.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    web = DICOMwebClient(f"{server.url}/imos/dicomweb")
+    with pytest.raises(requests.HTTPError, match="409"):
+        web.store_instances([segmentation])
+
+    assert not list(server.studies.rglob(f"{segmentation.SOPInstanceUID}*"))
 
 
 def test_only_segmentations_of_known_studies_are_stored(server, downloaded):

@@ -74,9 +74,10 @@ def test_going_back_gives_the_very_same_model_at_once(registry: Registry) -> Non
 
 
 def test_going_back_takes_no_two_seconds_where_nothing_is_in_memory(registry: Registry) -> None:
+    ModelCache(AppConf(device="cpu"), registry).get()
     for version in ("v0001", "v0002", "v0001", "v0002"):
         registry.activate(version, "better")
-    ModelCache(AppConf(device="cpu"), registry).get()  # as a server that was started anew: prepared, one version
+        ModelCache(AppConf(device="cpu"), registry).get()  # it was in use: what was compiled for it is on disk
     fresh = Registry(registry.folder)
     for wanted in ("v0001", "v0002", "v0001", BASE):
         cache = ModelCache(AppConf(device="cpu"), fresh)

@@ -7,6 +7,8 @@ Answered under `/imos/dicomweb`, and where OHIF's own configuration and MONAI La
 from __future__ import annotations
 
 import io
+import tempfile
+from pathlib import Path
 from typing import Annotated, Any
 
 import pydicom
@@ -23,6 +25,7 @@ from imos.imaging.writing import replacing
 from imos.server.dicomweb.catalog import Catalog, Series
 from imos.server.dicomweb.messages import filters_of, matches, multipart, page, split_multipart, to_file, to_json
 from imos.server.sentences import SentenceRoute
+from imos.server.upload_checks import check_file
 
 STORED_FOLDER = "segmentations"
 """Where segmentations that a viewer stores are put, inside the folder of studies."""
@@ -180,12 +183,12 @@ def store(
     for part in parts:
         item = Dataset()
         try:
-            dataset = pydicom.dcmread(io.BytesIO(part))
+            dataset = _opened(part)
             item.ReferencedSOPClassUID = dataset.SOPClassUID
             item.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
             names = [str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)]
             of_study = str(dataset.StudyInstanceUID)
-        except (pydicom.errors.InvalidDicomError, *DAMAGE):
+        except (UserError, pydicom.errors.InvalidDicomError, *DAMAGE):
             item.FailureReason = _NOT_READ
             failed.append(item)
             continue
@@ -214,6 +217,15 @@ def store(
     return JSONResponse(
         answer.to_json_dict(), status_code=409 if not taken else 202 if failed else 200, media_type=_JSON
     )
+
+
+def _opened(part: bytes) -> Dataset:
+    """One file of a request; reading it must not unpack more than the server takes."""
+    with tempfile.NamedTemporaryFile(prefix="imos-", suffix=".dcm") as file:
+        file.write(part)
+        file.flush()
+        check_file(Path(file.name))
+    return pydicom.dcmread(io.BytesIO(part))
 
 
 def _listed(found: list[Dataset], request: Request) -> Response:
