@@ -392,3 +392,23 @@ def test_refusals_are_sentences(server: Any, route: str, wanted: dict[str, str],
     answer = httpx.post(f"{server.url}/imos/v1/models/{route}", json=wanted, timeout=30)
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(sentence)
+
+
+def test_training_ends_with_a_killed_server_and_the_next_round_goes_on(loop):
+    project = loop("--conf", "auto_train", "0", steps=12)
+    base = project.propagate()
+    for number in (0, 1):
+        project.accept(number)
+    project.post("/train/imos")
+    project.wait(lambda stats: stats["stage"] == "training" and stats["epoch"] >= 1)
+    family = psutil.Process(project.process.pid).children(recursive=True)
+    assert any("finetune" in one.cmdline() for one in family)
+    project.process.kill()
+    project.process.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+    again = loop("--conf", "auto_train", "0", steps=12)
+    assert again.propagate() == base
+    again.post("/train/imos")
+    assert again.wait(lambda stats: bool(stats["version"]), 240)["version"] == "v0001"
