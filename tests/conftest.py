@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 # A busy machine is no failure; tests that measure time say so themselves.
 settings.register_profile("imos", deadline=None)
 settings.load_profile("imos")
+
+# Shells start what runs in the background with Ctrl-C ignored; the programs that are interrupted here inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -45,7 +45,7 @@ class Server:
     @property
     def temporary(self) -> Path:
         """Folder of its temporary files."""
-        return self.studies.parent / TEMPORARY
+        return temporary_of(self.studies.parent)
 
     def post(
         self,
@@ -210,8 +210,9 @@ class Painter:
         return told
 
 
-TEMPORARY = "temporary"
-"""Folder of a server's temporary files, beside its log."""
+def temporary_of(folder: Path) -> Path:
+    """Where a server that works in a folder has its temporary files: beside it."""
+    return folder.with_name(f"{folder.name}_temporary")
 
 
 def start(
@@ -228,7 +229,7 @@ def start(
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(root / "apps" / "imos")]
     command += ["--studies", str(studies), "--host", "127.0.0.1", "--port", str(port), *conf]
-    temporary = log.parent / TEMPORARY
+    temporary = temporary_of(log.parent)
     temporary.mkdir(exist_ok=True)
     environment = os.environ | {"TMPDIR": str(temporary)} | settings
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -63,7 +63,7 @@ def training(project: ProjectHere, _reader: Reader) -> Training:
     )
 
 
-@router.post("", status_code=202, summary="Learn now")
+@router.post("/begin", status_code=202, summary="Learn now")
 def learn(project: ProjectHere, who: Administrator) -> Training:
     """Begins a round with the accepted labels."""
     if not app_instance().async_training(NAME):
@@ -71,7 +71,7 @@ def learn(project: ProjectHere, who: Administrator) -> Training:
     return training(project, who)
 
 
-@router.delete("", status_code=202, summary="Stop learning")
+@router.post("/stop", status_code=202, summary="Stop learning")
 def stop(project: ProjectHere, who: Administrator) -> Training:
     """The version in use stays; the next round for the same labels goes on from the last checkpoint."""
     AsyncTask.stop("train")

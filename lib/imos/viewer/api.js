@@ -100,7 +100,7 @@ export class Api {
 
   /** @returns {Promise<TrainingState>} */
   async train(/** @type {'begin' | 'stop'} */ what) {
-    return (await this.#ask('training', { method: what === 'begin' ? 'POST' : 'DELETE' })).json();
+    return (await this.#ask(`training/${what}`, { method: 'POST' })).json();
   }
 
   /**

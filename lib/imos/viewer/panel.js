@@ -127,6 +127,7 @@ export class Panel {
           make('div', { class: 'imos-titled' }, this.stripTitle, this.suggested),
           this.strip.element,
         ),
+        section('Model', this.training.element),
       ),
       make(
         'footer',
@@ -134,7 +135,6 @@ export class Panel {
         this.message,
         make('div', { class: 'imos-buttons' }, this.undo, this.redo, this.reset),
         make('div', { class: 'imos-end' }, this.accept, this.next),
-        this.training.element,
       ),
     );
   }
