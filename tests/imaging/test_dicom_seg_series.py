@@ -222,13 +222,9 @@ def by_dcmqi(folder: Path, image: Image, masks: dict[int, NDArray[np.bool_]]) ->
     return folder / "other.dcm"
 
 
-@pytest.fixture(params=["axial", "sagittal", "oblique"])
-def patient(request: pytest.FixtureRequest, tmp_path: Path, make_series: Any) -> Image:
-    """A series with what dcmqi wants to know about the patient."""
-    name = request.param
-    along, down = turned(np.random.default_rng(5)) if name == "oblique" else NAMED[name]
-    write_series(tmp_path / "series", make_series, "CT", along, down, 2.0, 4)
-    for file in (tmp_path / "series").iterdir():
+def named_for_dcmqi(series: Path) -> Image:
+    """A series with what dcmqi wants to know about the patient, added to its files."""
+    for file in series.iterdir():
         dataset = pydicom.dcmread(file)
         for keyword in ("PatientName", "PatientID", "StudyID", "AccessionNumber", "PatientSex"):
             setattr(dataset, keyword, "O" if keyword == "PatientSex" else "1")
@@ -236,7 +232,16 @@ def patient(request: pytest.FixtureRequest, tmp_path: Path, make_series: Any) ->
             setattr(dataset, keyword, "20200101")
         dataset.StudyTime, dataset.SeriesNumber, dataset.SliceThickness = "120000", 1, 2.0
         dataset.save_as(file)
-    return read_image(tmp_path / "series")
+    return read_image(series)
+
+
+@pytest.fixture(params=["axial", "sagittal", "oblique"])
+def patient(request: pytest.FixtureRequest, tmp_path: Path, make_series: Any) -> Image:
+    """A series with what dcmqi wants to know about the patient."""
+    name = request.param
+    along, down = turned(np.random.default_rng(5)) if name == "oblique" else NAMED[name]
+    write_series(tmp_path / "series", make_series, "CT", along, down, 2.0, 4)
+    return named_for_dcmqi(tmp_path / "series")
 
 
 def test_segmentation_of_another_maker_is_read(patient: Image, tmp_path: Path) -> None:

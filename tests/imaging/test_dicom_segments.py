@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from imos.errors import UserError
 from imos.imaging import Image, read_image, read_label_map
 from imos.imaging.dicom_segments import Segment, read_flattened, read_segments, write_segments
-from tests.imaging.test_dicom_seg_series import KINDS, NAMED, by_dcmqi, tool, turned, write_series
+from tests.imaging.test_dicom_seg_series import KINDS, NAMED, by_dcmqi, named_for_dcmqi, tool, turned, write_series
 
 COLORS = [(221, 130, 101), (0, 0, 0), (255, 255, 255), (1, 200, 30), None]
 
@@ -171,12 +171,4 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, make_series: Any,
 def patient(tmp_path: Path, make_series: Any) -> Image:
     """A series with what dcmqi wants to know about the patient."""
     write_series(tmp_path / "series", make_series, "CT", *NAMED["axial"], 2.0, 4)
-    for file in (tmp_path / "series").iterdir():
-        dataset = pydicom.dcmread(file)
-        for keyword in ("PatientName", "PatientID", "StudyID", "AccessionNumber", "PatientSex"):
-            setattr(dataset, keyword, "O" if keyword == "PatientSex" else "1")
-        for keyword in ("StudyDate", "SeriesDate", "PatientBirthDate"):
-            setattr(dataset, keyword, "20200101")
-        dataset.StudyTime, dataset.SeriesNumber, dataset.SliceThickness = "120000", 1, 2.0
-        dataset.save_as(file)
-    return read_image(tmp_path / "series")
+    return named_for_dcmqi(tmp_path / "series")
