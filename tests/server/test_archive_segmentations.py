@@ -138,13 +138,15 @@ def test_segmentation_of_another_program_is_shown_and_counts_as_accepted(archive
         {"value": 1, "name": "Wątroba", "color": [200, 10, 10]},
         {"value": 2, "name": "part 2"},
         {"value": 300, "name": "肝臓", "color": [0, 120, 240]},
+        {"value": 7, "name": "Cyst", "color": [250, 0, 0]},
     ]
     answer = reader.post("accept", labels, objects=objects)
     assert answer.status_code == 200, answer.text
     seen = opened(fresh_store(archive, tmp_path), case)
     assert np.array_equal(seen.labels, labels)
     assert seen.is_final
-    assert {value: name for value, (name, _color) in seen.objects.items()} == {1: "Wątroba", 2: "part 2", 300: "肝臓"}
+    names = {value: name for value, (name, _color) in seen.objects.items()}
+    assert names == {1: "Wątroba", 2: "part 2", 300: "肝臓", 7: "Cyst"}, "what was looked for and is not there, too"
     assert np.abs(np.subtract(seen.objects[300][1], (0, 120, 240))).max() <= 1
     assert seen.objects[2][1] is None
     assert any(

@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from imos.imaging import read_image, read_label_map, write_label_map
+from imos.imaging.dicom_segments import Segment, write_segments
 from imos.server.dicomweb.synthesis import Synthesis
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("server")]
@@ -191,6 +192,34 @@ def test_dicom_series_of_the_folder_is_an_image(server, web, patient, painter):
     file = nibabel.load(server.studies / "labels" / "final" / f"{series}.nii.gz")
     assert np.array_equal(np.asarray(file.dataobj), told.shown)
     assert np.allclose(file.affine, read.affine, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The string .* is unlikely to represent:UserWarning")
+def test_segmentation_that_a_viewer_stores_in_the_folder_is_the_label_of_its_series(
+    server, web, patient, painter, tmp_path
+):
+    image = read_image(patient)
+    spleen, nothing = np.zeros(image.shape, bool), np.zeros(image.shape, bool)
+    spleen[20:40, 30:60, 4:9] = True
+    write_segments(tmp_path / "seg.dcm", [Segment(3, "Milz", spleen), Segment(6, "Zyste", nothing)], image)
+    web.store_instances([pydicom.dcmread(tmp_path / "seg.dcm")])
+    series = str(pydicom.dcmread(next(patient.iterdir()), stop_before_pixels=True).SeriesInstanceUID)
+    time.sleep(3.2)  # the folder is looked at every three seconds
+    viewer = replace(painter, image=series, client="somebody-new", affine=image.affine)
+    state = viewer.state()
+
+    assert np.array_equal(viewer.labels(), np.where(spleen, 3, 0))
+    assert [(one["value"], one["name"]) for one in state["objects"]] == [(3, "Milz"), (6, "Zyste")]
+    assert state["accepted"]
+    assert httpx.get(f"{server.url}/imos/v1/next", params={"client": "x"}).json()["image"] != series
+    # What is accepted next is newer, and still says that there is no cyst.
+    larger = np.where(spleen, 3, 0).astype(np.uint16)
+    larger[20:40, 30:60, 9] = 3
+    objects = [{"value": 3, "name": "Milz"}, {"value": 6, "name": "Zyste"}]
+    assert viewer.post("accept", larger, objects=objects).status_code == 200
+    later = replace(viewer, client="somebody-later")
+    assert np.array_equal(later.labels(), larger)
+    assert [one["name"] for one in later.state()["objects"]] == ["Milz", "Zyste"]
 
 
 # highdicom doubts that a patient is called sample_ct.

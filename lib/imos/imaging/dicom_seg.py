@@ -178,6 +178,7 @@ def write_dicom_seg(
     image: Image,
     names: Mapping[int, str],
     colors: Mapping[int, Color] | None = None,
+    empty: Sequence[int] = (),
 ) -> None:
     """Write a label map as a binary segmentation of the series it was made on.
 
@@ -187,6 +188,7 @@ def write_dicom_seg(
         image: The series.
         names: What each label is called; "Label N" otherwise.
         colors: To show labels in.
+        empty: Labels without a voxel that get a segment all the same: looked for, and not there.
 
     Raises:
         UserError: No voxel is labelled: a label map without labels names no segment.
@@ -199,11 +201,10 @@ def write_dicom_seg(
             " Use .nii.gz, or paint again."
         )
         raise UserError(msg)
-    numbers = np.zeros(int(values.max()) + 1, dtype=np.uint8 if values.size < 256 else np.uint16)
-    numbers[values] = np.arange(1, values.size + 1)
-    described = [
-        Described(value, str(names.get(value, "")), (colors or {}).get(value)) for value in map(int, values.tolist())
-    ]
+    named = sorted({*map(int, values.tolist()), *empty})
+    numbers = np.zeros(named[-1] + 1, dtype=np.uint8 if len(named) < 256 else np.uint16)
+    numbers[named] = np.arange(1, len(named) + 1)
+    described = [Described(value, str(names.get(value, "")), (colors or {}).get(value)) for value in named]
     write_numbered(path, numbers[labels], described, image)
 
 

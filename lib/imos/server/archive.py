@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.datastore.utils.dicom import dicom_web_download_series
 
 from imos.errors import UserError
-from imos.imaging import Image, read_image, read_label_map, write_label_map
-from imos.server.archive_segmentations import ArchiveSegmentations, Segmentation, value
+from imos.imaging import Image, read_image, read_label_map
+from imos.server.archive_segmentations import ArchiveSegmentations, value
 from imos.server.datastores import FINAL, SafeDatastore, checked_tag, no_image
 from imos.server.dicomweb.modalities import is_image
+from imos.server.found_segmentations import NewestSegmentation
 from imos.server.places import STATE_FOLDER
 from imos.server.security import is_image_id
-from imos.server.segmentations import read_segmentation, write_segmentation
+from imos.server.segmentations import write_segmentation
 from imos.server.series_files import convert, grid_of
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,7 @@ class ArchiveDatastore(SafeDatastore, DICOMWebDatastore):
         self._labelled_there = _Refreshed(self._ask_for_labelled)
         self._locks: dict[str, threading.Lock] = {}
         self._looking: dict[str, threading.Lock] = {}
-        self._unreadable: dict[str, str] = {}
-        self._notices: dict[str, list[str]] = {}
+        self._newest = NewestSegmentation("archive", self._keep_segmentation)
         super().__init__(*arguments, **more)
         folder = Path(self._datastore_path) / STATE_FOLDER / "segmentations"
         self._segmentations = ArchiveSegmentations(self._client, folder)
@@ -184,44 +184,16 @@ class ArchiveDatastore(SafeDatastore, DICOMWebDatastore):
             if not study:
                 return  # not opened yet
             there = self._segmentations.of_series(study, image_id)
-            self._look_at(image_id, None if stored is None else dict(stored.info), there)
+            info = None if stored is None else dict(stored.info)
+            self._newest.look(image_id, info, there, lambda: grid_of(self._file(image_id)))
 
     def notices(self, image_id: str) -> list[str]:
         """What a user should know who does not see a segmentation of the archive."""
-        return list(self._notices.get(image_id, []))
+        return self._newest.notices(image_id)
 
-    def _look_at(self, image_id: str, stored: Mapping[str, Any] | None, there: Sequence[Segmentation]) -> None:
-        self._notices[image_id] = notices = []
-        for one in there:
-            if stored is not None:
-                made = float(stored.get("made") or stored.get("ts") or 0)
-                if one.series == stored.get("SeriesInstanceUID") or one.made <= made:
-                    return
-            if one.instance not in self._unreadable:
-                try:
-                    self._take_in(image_id, one, len(there))
-                except UserError as error:
-                    logger.warning("The segmentation %s of %s is not shown: %s", one.series, image_id, error)
-                    self._unreadable[one.instance] = str(error).removeprefix(one.path.name).strip()
-                else:
-                    return
-            title = f" ({one.title})" if one.title else ""
-            notices.append(f"A segmentation in the archive is not shown{title}: it {self._unreadable[one.instance]}")
-
-    def _take_in(self, image_id: str, one: Segmentation, count: int) -> None:
-        grid = grid_of(self._file(image_id))
-        labels, info = read_segmentation(one.path, grid)
-        if count > 1:
-            title = f" ({one.title})" if one.title else ""
-            info["notices"].append(
-                f"The archive has {count} segmentations of this series. The newest one{title} is shown;"
-                " the others stay there."
-            )
-        info |= {"SeriesInstanceUID": one.series, "made": one.made}
-        with tempfile.TemporaryDirectory(prefix="imos-") as folder:
-            file = Path(folder) / "label.nii.gz"
-            write_label_map(file, labels, grid)
-            SafeDatastore.save_label(self, image_id, str(file), FINAL, info)
+    def _keep_segmentation(self, image_id: str, file: Path, info: dict[str, Any]) -> None:
+        # Past this class's own way of storing: the archive has it.
+        SafeDatastore.save_label(self, image_id, str(file), FINAL, info)
 
     def _store(self, label: Path, image: Image, info: Mapping[str, Any]) -> str:
         """Send a label to the archive as DICOM SEG; returns the UID of its series."""
@@ -229,7 +201,8 @@ class ArchiveDatastore(SafeDatastore, DICOMWebDatastore):
 
         with tempfile.TemporaryDirectory(prefix="imos-") as folder:
             file = Path(folder) / "label.dcm"
-            write_segmentation(file, read_label_map(label, image), image, info.get("label_info"))
+            labels = read_label_map(label, image)
+            write_segmentation(file, labels, image, info.get("label_info"), info.get("empty") or ())
             dataset = pydicom.dcmread(file)
             self._client.store_instances([dataset])
         return str(dataset.SeriesInstanceUID)

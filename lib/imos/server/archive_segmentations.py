@@ -12,15 +12,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydicom.dataset import Dataset
-
 from imos.imaging.dicom import is_segmentation, read_header
 from imos.imaging.writing import replacing
+from imos.server.found_segmentations import Segmentation, newest_first
 
 if TYPE_CHECKING:
     from dicomweb_client.api import DICOMwebClient
@@ -29,27 +26,6 @@ logger = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 3.0
 """Who opens a study asks several times at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segmentation:
-    """A DICOM SEG in the archive.
-
-    Attributes:
-        path: The file, retrieved.
-        series: UID of its series.
-        instance: Its own UID.
-        of: UIDs of the series that it refers to.
-        made: When, in seconds since 1970; 0 where it does not say.
-        title: What its series is called.
-    """
-
-    path: Path
-    series: str
-    instance: str
-    of: frozenset[str]
-    made: float
-    title: str
 
 
 class ArchiveSegmentations:
@@ -84,7 +60,7 @@ class ArchiveSegmentations:
                 except Exception:  # whatever the archive's client raises: the study can be painted on all the same
                     logger.exception("The archive did not list the segmentations of %s", study)
                 self._asked[study] = time.monotonic(), found
-        return sorted((one for one in found if series in one.of), key=lambda one: one.made, reverse=True)
+        return newest_first(found, series)
 
     def _look(self, study: str) -> list[Segmentation]:
         found: list[Segmentation] = []
@@ -118,47 +94,9 @@ class ArchiveSegmentations:
     def _described(self, file: Path) -> Segmentation | None:
         if file not in self._read:
             header = read_header(file)
-            self._read[file] = None if header is None or not is_segmentation(header) else described(file, header)
+            is_one = header is not None and is_segmentation(header)
+            self._read[file] = Segmentation.of_header(file, header) if is_one else None
         return self._read[file]
-
-
-def described(file: Path, header: Dataset) -> Segmentation:
-    """What the header of a DICOM SEG says.
-
-    Args:
-        file: Where it is.
-        header: Everything but its frames.
-    """
-    return Segmentation(
-        path=file,
-        series=str(header.SeriesInstanceUID),
-        instance=str(header.SOPInstanceUID),
-        of=frozenset(str(one.get("SeriesInstanceUID", "")) for one in header.get("ReferencedSeriesSequence") or []),
-        made=_made(header),
-        title=" ".join(str(header.get("SeriesDescription", "") or "").split())[:64],
-    )
-
-
-def _made(header: Dataset) -> float:
-    for kind in ("Content", "InstanceCreation", "Series"):
-        date, clock = str(header.get(f"{kind}Date") or ""), str(header.get(f"{kind}Time") or "")
-        if len(date) == 8:
-            try:
-                when = datetime.strptime(f"{date}{(clock.partition('.')[0] + '000000')[:6]}", "%Y%m%d%H%M%S")
-                fraction = float(f"0.{clock.partition('.')[2] or 0}")
-                return when.replace(tzinfo=_zone(header)).timestamp() + fraction
-            except ValueError:
-                continue
-    return 0.0
-
-
-def _zone(header: Dataset) -> timezone | None:
-    """Where the clock stood; None, the time here, where the file does not say."""
-    said = str(header.get("TimezoneOffsetFromUTC") or "")
-    if len(said) != 5 or said[0] not in "+-" or not said[1:].isdecimal():
-        return None
-    offset = timedelta(hours=int(said[1:3]), minutes=int(said[3:]))
-    return timezone(offset if said[0] == "+" else -offset)
 
 
 def value(listed: Mapping[str, Any], tag: str) -> str:

@@ -23,12 +23,16 @@ from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 
 from imos.errors import UserError
+from imos.imaging import Image, read_image
+from imos.imaging.dicom import is_segmentation
 from imos.imaging.writing import replacing
 from imos.server.conf import is_task_process
 from imos.server.dicomweb.folder import DicomFile, DicomFolder
+from imos.server.dicomweb.synthesis import uid
+from imos.server.found_segmentations import NewestSegmentation, Segmentation, newest_first
 from imos.server.places import STATE_FOLDER
 from imos.server.security import is_image_id, is_tag
-from imos.server.series_files import convert
+from imos.server.series_files import convert, grid_of
 from imos.server.upload_checks import check_file
 
 logger = logging.getLogger(__name__)
@@ -256,6 +260,8 @@ class FolderDatastore(SafeDatastore):
     def __init__(self, datastore_path: str, **more: Any) -> None:
         self.dicom = DicomFolder(Path(datastore_path))
         self._converting = threading.Lock()
+        self._looking = threading.Lock()
+        self._newest = NewestSegmentation("folder", self._keep_segmentation)
         super().__init__(datastore_path, **more)
 
     def look(self) -> Mapping[str, list[DicomFile]]:
@@ -273,6 +279,63 @@ class FolderDatastore(SafeDatastore):
             known = self._known(image_id)
             path = str(super().get_image_uri(image_id))
         return path if known.image.ext else str(self._converted(image_id, Path(path)))
+
+    # Segmentations that other programs stored
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the images with a final label, or a DICOM SEG in the folder."""
+        done = set(super().get_labeled_images(label_tag, labels))
+        there = frozenset().union(*(one.of for one in self._segmentations()))
+        return [image for image in self.list_images() if image in done or self._series_of(image) in there]
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the others."""
+        done = set(self.get_labeled_images(label_tag, labels))
+        return [image for image in self.list_images() if image not in done]
+
+    def look_for_label(self, image_id: str) -> None:
+        """Make the newest DICOM SEG of an image its final label, if that is newer than what is stored."""
+        with self._mutex:
+            known = self._datastore.objects.get(image_id)
+            stored = None if known is None else known.labels.get(FINAL)
+            info = None if stored is None else dict(stored.info)
+        if known is None:
+            return
+        there = newest_first(self._segmentations(), self._series_of(image_id))
+        if there:
+            with self._looking:
+                self._newest.look(image_id, info, there, lambda: self._grid(image_id))
+
+    def notices(self, image_id: str) -> list[str]:
+        """What a user should know who does not see a segmentation of the folder."""
+        return self._newest.notices(image_id)
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Files of images and final labels."""
+        for image in self.get_labeled_images():
+            try:
+                self.look_for_label(image)
+            except (UserError, HTTPException) as error:
+                logger.warning("%s is not learned from: %s", image, getattr(error, "detail", error))
+        return super().datalist(full_path)
+
+    def _segmentations(self) -> list[Segmentation]:
+        files = [file for series in self.dicom.series().values() for file in series]
+        return [Segmentation.of_header(one.path, one.header) for one in files if is_segmentation(one.header)]
+
+    def _series_of(self, image_id: str) -> str:
+        """The series that a DICOM SEG of an image refers to."""
+        known = self._datastore.objects.get(image_id)
+        return image_id if known is not None and not known.image.ext else uid("series", image_id)
+
+    def _grid(self, image_id: str) -> Image:
+        file = Path(self.get_image_uri(image_id))
+        return grid_of(file) if file.name.endswith(".nii.gz") else read_image(file)
+
+    def _keep_segmentation(self, image_id: str, file: Path, info: dict[str, Any]) -> None:
+        self.save_label(image_id, str(file), FINAL, info)
+
+    # Inside
 
     def _converted(self, series: str, links: Path) -> Path:
         """A DICOM series as one NIfTI file, which clients can download."""

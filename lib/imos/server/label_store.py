@@ -35,7 +35,7 @@ def store(
         image_id: The image.
         labels: `(I, J, K)` on its grid.
         image: The image, for the grid.
-        objects: What the values are called, ascending.
+        objects: What the values are called, ascending; those without a voxel are kept as empty ones.
         client: Who accepted it.
         made: How it came about.
 
@@ -52,6 +52,7 @@ def store(
             | ({"color": list(one.color)} if one.color is not None else {})
             for one in objects
         ],
+        "empty": sorted({one.value for one in objects}.difference(map(int, np.unique(labels)))),
         "client_id": client,
         "axes": {str(value): axis for value, axis in made.axes.items()},
         "effort": asdict(made.effort),

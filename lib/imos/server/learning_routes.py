@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, HTTPException, Path, Response
+from fastapi import APIRouter, Body, Depends, Path, Response
 from fastapi.responses import HTMLResponse
 from monailabel.config import settings
 from monailabel.endpoints import activelearning
 from monailabel.endpoints.user.auth import RBAC, User
-from monailabel.interfaces.utils.app import app_instance
 from pydantic import BaseModel, Field
 
 from imos.registry.records import BASE
@@ -95,9 +94,6 @@ def next_sample(
     params: Annotated[dict[str, Any] | None, Body()] = None,
 ) -> dict[str, Any]:
     """MONAI Label's own answer, in a thread of its own: comparing volumes takes seconds."""
-    known = app_instance()._strategies
-    if strategy not in known:
-        raise HTTPException(404, f"There is no strategy {strategy!r}. There are: {', '.join(known)}.")
     with bench.choosing:
         found: dict[str, Any] = activelearning.sample(strategy, params, user.username)
     return found

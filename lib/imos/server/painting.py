@@ -5,7 +5,7 @@ A client sends the whole label map as its user sees it, and says which slices we
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -195,6 +195,18 @@ def accept(workspace: Workspace, painted: Painted, values: Sequence[int] | None)
     workspace.write(workspace.record.timeline.do(name, snapshot), grid=painted.grid, objects=painted.objects)
     shown = workspace.shown.labels
     return np.where(np.isin(shown, sorted(snapshot.finished)), shown, 0).astype(np.uint16)
+
+
+def empty_objects(workspace: Workspace, except_named: Collection[str] = ()) -> set[int]:
+    """Objects that the client lists and that are nowhere: looked for, and not there.
+
+    Args:
+        workspace: Locked.
+        except_named: Names that are listed for every image, whether somebody looks for the object or not.
+    """
+    there = {int(value) for value in np.unique(workspace.shown.labels)}
+    empty = set(workspace.record.listed).difference(there)
+    return {value for value in empty if workspace.name_of(value) not in except_named}
 
 
 def _check_edits(edits: Sequence[Edit], view: View) -> None:

@@ -16,7 +16,7 @@ from fastapi.responses import StreamingResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 
-from imos.server import label_store, painting
+from imos.server import label_store, painting, stored
 from imos.server.answers import (
     Accepted,
     AcceptParams,
@@ -217,15 +217,20 @@ def accept(
     with _changing(bench, image, _client(owner, client)) as workspace:
         seen = Painted(voxels, grid, _objects(said.objects))
         final = painting.accept(workspace, seen, said.objects_accepted)
-        values = [int(value) for value in np.unique(final) if value]
+        values = {int(value) for value in np.unique(final) if value}
+        if said.objects_accepted is None:
+            values |= painting.empty_objects(workspace, except_named=set(bench.labels))
+        else:
+            before = stored.label_of(bench.datastore, workspace.record.image)
+            values |= painting.empty_objects(workspace) & stored.empty_values(before)
         known = workspace.record.objects
-        named = [known.get(value) or ImageObject(value, workspace.name_of(value)) for value in values]
+        named = [known.get(value) or ImageObject(value, workspace.name_of(value)) for value in sorted(values)]
         made = made_of(workspace, final)
-        stored = label_store.store(bench, workspace.record.image, final, workspace.image, named, client, made)
+        label_id = label_store.store(bench, workspace.record.image, final, workspace.image, named, client, made)
         workspace.write(workspace.record.timeline, is_saved=True)
-        said_of_it = dict(bench.on_save_label(workspace.record.image, stored) or {})
+        said_of_it = dict(bench.on_save_label(workspace.record.image, label_id) or {})
         training = str(said_of_it.get("training", "off"))
-        return Accepted.model_validate(workspace.describe() | {"label": stored, "training": training})
+        return Accepted.model_validate(workspace.describe() | {"label": label_id, "training": training})
 
 
 @router.get("/next", summary="The next image without a label")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from imos.imaging.writing import replacing
 _MOST_NAMED = 3
 
 
-def write_segmentation(path: Path, labels: NDArray[np.uint16], image: Image, label_info: Any) -> None:
+def write_segmentation(
+    path: Path, labels: NDArray[np.uint16], image: Image, label_info: Any, empty: Sequence[int] = ()
+) -> None:
     """Write a label map as DICOM SEG.
 
     Args:
@@ -24,15 +27,16 @@ def write_segmentation(path: Path, labels: NDArray[np.uint16], image: Image, lab
         labels: `(I, J, K)` on the grid of the image.
         image: The DICOM series.
         label_info: What the client said: entries with `name`, and perhaps `idx` and `color`.
+        empty: Values without a voxel that are segments all the same.
 
     Raises:
         UserError: It cannot be written.
     """
-    entries = entries_of(label_info, [int(value) for value in np.unique(labels) if value])
+    entries = entries_of(label_info, [*(int(value) for value in np.unique(labels) if value), *empty])
     names = {value: str(one["name"]) for value, one in entries.items() if one.get("name")}
     colors = {value: color for value, one in entries.items() if (color := color_of(one.get("color"))) is not None}
     with replacing(path) as beside:
-        write_dicom_seg(beside, labels, image, names, colors)
+        write_dicom_seg(beside, labels, image, names, colors, empty)
 
 
 def read_segmentation(path: Path, image: Image) -> tuple[NDArray[np.uint16], dict[str, Any]]:
@@ -73,9 +77,9 @@ def _notices(found: Flattened, vanished: list[int]) -> list[str]:
     pairs = [f"{names.get(over, over)} over {names.get(under, under)}" for (under, over), _count in most]
     listed = ", ".join(pairs[:_MOST_NAMED]) + (", …" if len(pairs) > _MOST_NAMED else "")
     said = [
-        f"Segments of the segmentation in the archive overlap in {sum(found.hidden.values())} voxels ({listed})."
-        " Here a voxel has one label, the later one; what you accept has it, too. The segmentation in the archive"
-        " stays as it is."
+        f"Segments of the stored segmentation overlap in {sum(found.hidden.values())} voxels ({listed})."
+        " Here a voxel has one label, the later one; what you accept has it, too. The stored"
+        " segmentation stays as it is."
     ]
     if vanished:
         hidden = ", ".join(str(names.get(value, value)) for value in vanished[:_MOST_NAMED])

@@ -73,6 +73,11 @@ def label_of(datastore: Datastore, image_id: str) -> StoredLabel | None:
     return max(found, key=lambda one: (one.is_final, float(one.info.get("ts") or 0)), default=None)
 
 
+def empty_values(label: StoredLabel | None) -> set[int]:
+    """Objects that a label names and that have no voxel in it."""
+    return set(label.info.get("empty") or []) if label is not None else set()
+
+
 def notices_of(datastore: Datastore, image_id: str, label: StoredLabel | None) -> list[str]:
     """What a user should know who sees a stored label: what it does not show, and which segmentations are not shown.
 
@@ -125,7 +130,7 @@ def read(
     voxels = read_label_map(label.path, image)
     values = [int(value) for value in np.flatnonzero(np.bincount(voxels.ravel(order="K"))) if value]
     # Objects that were named and have no voxel: a client of ours would not have lost them, either.
-    empty = [int(value) for value in label.info.get("empty") or [] if value not in values]
+    empty = empty_values(label).difference(values)
     objects = _objects(label.info, sorted([*values, *empty]), names or {})
     if not label.is_final:
         return Snapshot(brought=Voxels.of(voxels)), objects
