@@ -16,6 +16,7 @@ from imos import cli
 from imos.errors import UserError
 from imos.network.small import Decoded, SmallNetwork, has_adapters, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights
+from imos.propagation import likeness
 from imos.propagation.kinds import PREFIX
 from imos.propagation.model import BUNDLED, NETWORK_PREFIX
 from imos.training import taken
@@ -61,7 +62,7 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     assert cli.main(words(collection, base, output, "--tune", "adapters")) == 0
     content = read_weights(output)
     assert content.info.extra["kind"] == "adapter"
-    names = [name for name in content.tensors if not name.startswith(PREFIX)]
+    names = [name for name in content.tensors if not name.startswith((PREFIX, likeness.PREFIX))]
     assert names
     assert all(is_adapter(name.removeprefix(NETWORK_PREFIX)) for name in names)
     plain, adapted = imos.load(base, device="cpu"), imos.load(base, adapter=output, device="cpu")
@@ -73,6 +74,10 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     assert not plain.kinds
     objects = sum(views[0].objects().size for views in training_stacks(Source(collection, "train")))
     assert 0 < len(adapted.kinds) <= objects
+    assert adapted.seen is not None
+    assert adapted.plain is not None
+    assert adapted.plain.network is not None
+    assert not has_adapters(adapted.plain.network.state_dict()), "what it is not used for is carried by the base"
     for name, tensor in plain.network.state_dict().items():
         assert torch.equal(adapted.network.state_dict()[name], tensor)
     assert list(tmp_path.iterdir()) == [output]  # the run's folder is gone

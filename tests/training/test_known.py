@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from imos.propagation.kinds import LIKE_ENOUGH, Kind
+from imos.propagation.likeness import FARTHEST, NEAREST
 from imos.propagation.logistic import PixelSamples, mean_loss
 from imos.propagation.model import Model
 from imos.propagation.region import region_around
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
+from imos.training.finetune import seen_in
 from imos.training.known import kinds_of, thinned
 from imos.training.volumes import Stack
 
 
 def middle(model: Model, stack: Stack) -> PixelSamples:
     """Samples of the slice in the middle, as a pass from there takes them."""
-    import numpy as np
-
     index = len(stack.slices) // 2
     mask = stack.labels[index] == 1
     region = region_around(mask)
@@ -36,6 +37,24 @@ def test_a_kind_finds_its_like_in_another_volume(model: Model, ball: Callable[..
     inverted = middle(model, Stack.of(255 - dark.slices, dark.labels))
     assert mean_loss(painted, known.weights[None]) < LIKE_ENOUGH
     assert mean_loss(inverted, known.weights[None]) > LIKE_ENOUGH
+
+
+def test_an_adapter_is_used_for_what_looks_like_its_volumes(model: Model, ball: Callable[..., Stack]) -> None:
+    stacks = [ball(seed) for seed in range(3)]
+    seen = seen_in(model, stacks, None)
+    dark = Stack.of(255 - ball(7).slices, ball(7).labels)
+
+    assert NEAREST <= seen.reach <= FARTHEST
+    assert [seen.includes(look(model, one)) for one in (ball(8), dark)] == [True, False]
+    later = seen_in(model, [dark], seen)
+    assert [later.includes(look(model, one)) for one in (ball(8), dark)] == [True, True], "nothing is forgotten"
+
+
+def look(model: Model, stack: Stack) -> torch.Tensor:
+    """Features of the painted object's region, as a pass has them."""
+    index = len(stack.slices) // 2
+    picture = region_around(stack.labels[index] == 1).crop(stack.slices[index]).astype(np.uint8)
+    return pixel_features(picture, model.steps.pixels(picture_tensor(picture))[0])
 
 
 def test_an_object_on_few_slices_is_no_kind(model: Model, ball: Callable[..., Stack]) -> None:

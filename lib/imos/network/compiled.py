@@ -56,16 +56,19 @@ class CompiledSteps:
         self._grid = grid
         self._at_once = at_once
         self._keeps = True
+        self._same_but_decoder: CompiledSteps | None = None
         self._lock = threading.RLock()
 
-    def decoding_with(self, network: SmallNetwork) -> CompiledSteps:
-        """The same with another network's decoder, for a while: what is compiled of that one is not kept on disk.
+    def decoding_with(self, network: SmallNetwork, *, keeps: bool = False) -> CompiledSteps:
+        """The same with another network's decoder.
 
         Args:
             network: Differs in its decoder alone.
+            keeps: Whether what is compiled of it is kept on disk; not for networks of a moment.
         """
         other = CompiledSteps(TorchSteps(self._steps.encoder, network), self._grid, self._at_once)
-        other.__dict__ |= {"_encoder": self._encoder, "_value_encoder": self._value_encoder, "_keeps": False}
+        other._keeps = keeps
+        other._same_but_decoder = self._same_but_decoder or self
         return other
 
     def prepare(self, *, corrects: bool) -> None:
@@ -92,10 +95,15 @@ class CompiledSteps:
 
     @cached_property
     def _finer(self) -> _Compiled:
+        if self._same_but_decoder is not None:
+            return self._same_but_decoder._finer
         return self._compile("finer", lambda image: (self._steps.pixels(image),), [self._shape(3)])
 
     @cached_property
     def _encoder(self) -> _Compiled:
+        if self._same_but_decoder is not None:
+            return self._same_but_decoder._encoder
+
         def encode(image: Tensor) -> tuple[Tensor, ...]:
             made = self._steps.encode(image)
             return made.pixels, *made.maps, *made.key
@@ -113,6 +121,8 @@ class CompiledSteps:
 
     @cached_property
     def _value_encoder(self) -> _Compiled:
+        if self._same_but_decoder is not None:
+            return self._same_but_decoder._value_encoder
         deep, hidden = self._shape(CHANNELS[3], 16), self._shape(HIDDEN, 16)
         return self._compile("value", self._steps.value, [self._shape(1), self._shape(1), deep, hidden])
 

@@ -20,6 +20,7 @@ from imos.network.xmem import XMem
 from imos.propagation.cores import passes_at_once
 from imos.propagation.existence import FEATURES, Judge
 from imos.propagation.kinds import Kind, from_tensors
+from imos.propagation.likeness import Seen
 from imos.propagation.region import GRID
 
 BUNDLED = Path(__file__).parents[3] / "weights" / "small.safetensors"
@@ -79,6 +80,8 @@ class Model:
         floor_judge: `small`: the same for the floor alone, fitted on passes of the floor.
         share: `small`: how much of the network's correction is taken.
         kinds: `small`: what objects of the volumes look like that the adapter has learned from.
+        seen: `small`: what the adapter has learned from; None: it is used for everything.
+        plain: `small`: the same without the adapter, for what looks otherwise; None where `seen` is.
         xmem: `xmem`: the paper's network.
     """
 
@@ -92,6 +95,8 @@ class Model:
     floor_judge: Judge | None = None
     share: Share = ALL_OF_IT
     kinds: tuple[Kind, ...] = ()
+    seen: Seen | None = None
+    plain: Model | None = None
     xmem: XMem | None = None
 
     @cached_property
@@ -104,17 +109,37 @@ class Model:
         if self.encoder is None:
             msg = f"{self.name} holds no networks of configuration {SMALL}"
             raise ValueError(msg)
+        if self.plain is not None and self.network is not None and isinstance(self.plain.steps, CompiledSteps):
+            return self.plain.steps.decoding_with(self.network, keeps=True)
         steps = TorchSteps(self.encoder, self.network)
         if self.device.type == "cpu" and can_compile():
             return CompiledSteps(steps, GRID, passes_at_once(self))
         return steps
 
     def but(self, **changes: Any) -> Model:
-        """The same networks with other fields, e.g. `share` or `kinds`; what was compiled is kept."""
-        other = replace(self, **changes)
+        """The same networks with other fields, e.g. `share` or `judge`; what was compiled is kept.
+
+        They hold for the adapter and for what is carried without it.
+        """
+        plain = None if self.plain is None else self.plain.but(**changes)
+        other = replace(self, **({"plain": plain} | changes))
         if "steps" in self.__dict__:
             other.__dict__["steps"] = self.steps
         return other
+
+    def for_everything(self) -> Model:
+        """The same with the adapter, if there is one, for whatever is painted."""
+        return self.but(seen=None, plain=None)
+
+    def suited_to(self, features: torch.Tensor) -> Model:
+        """What a painted object is carried with: with the adapter if it looks like something that that has seen.
+
+        Args:
+            features: `(F, P)` of the region around it (target.py).
+        """
+        if self.seen is None or self.plain is None or self.seen.includes(features):
+            return self
+        return self.plain
 
     def decoding_with(self, network: SmallNetwork) -> Model:
         """The same with another network's decoder, for a while: nothing of that one is kept on disk."""
@@ -153,41 +178,54 @@ def load(
     """
     place = _device(device)
     path = BUNDLED if weights is None else Path(weights)
-    content = read_weights(path)
-    if adapter is not None:
-        content = with_adapter(content, Path(adapter))
+    base = read_weights(path)
+    content = base if adapter is None else with_adapter(base, Path(adapter))
     configuration = content.info.configuration
     digest = sha256(path)
     if configuration == XMEM:
         xmem = xmem_from_weights(content).to(place).eval()
         return Model(path.name, digest, place, content.info, xmem=xmem)
     if configuration == SMALL:
-        encoder = EfficientNetLite0()
-        load_strictly(encoder, _part(content, ENCODER_PREFIX), path.name)
-        network = None
-        trained = _part(content, NETWORK_PREFIX)
-        if trained:
-            network = SmallNetwork(adapters=has_adapters(trained))
-            load_strictly(network, trained, path.name)
-            network = network.to(place).eval()
-        encoder = encoder.to(place).eval()
-        share = Share(*content.tensors[SHARE].tolist()) if SHARE in content.tensors else Share()
-        return Model(
-            path.name,
-            digest,
-            place,
-            content.info,
-            encoder=encoder,
-            network=network,
-            judge=_judge(content, JUDGE_PREFIX) if judged else None,
-            floor_judge=_judge(content, FLOOR_JUDGE_PREFIX) if judged else None,
-            share=share,
-            kinds=from_tensors(content.tensors),
-        )
+        plain = _small(base, digest, place, judged=judged)
+        return plain if adapter is None else _adapted(plain, content)
     raise UserError(
         f"{path.name} holds weights of configuration '{configuration}'; known are '{SMALL}' and '{XMEM}'."
         " Give a file made by iMOS, or an XMem or iMOS .pth."
     )
+
+
+def _small(content: Weights, digest: str, place: torch.device, *, judged: bool) -> Model:
+    encoder = EfficientNetLite0()
+    load_strictly(encoder, _part(content, ENCODER_PREFIX), content.path.name)
+    return Model(
+        content.path.name,
+        digest,
+        place,
+        content.info,
+        encoder=encoder.to(place).eval(),
+        network=_network(content, place),
+        judge=_judge(content, JUDGE_PREFIX) if judged else None,
+        floor_judge=_judge(content, FLOOR_JUDGE_PREFIX) if judged else None,
+        share=Share(*content.tensors[SHARE].tolist()) if SHARE in content.tensors else Share(),
+        kinds=from_tensors(content.tensors),
+    )
+
+
+def _adapted(plain: Model, content: Weights) -> Model:
+    seen = Seen.from_tensors(content.tensors)
+    network = _network(content, plain.device)
+    return replace(
+        plain, network=network, kinds=from_tensors(content.tensors), seen=seen, plain=None if seen is None else plain
+    )
+
+
+def _network(content: Weights, place: torch.device) -> SmallNetwork | None:
+    trained = _part(content, NETWORK_PREFIX)
+    if not trained:
+        return None
+    network = SmallNetwork(adapters=has_adapters(trained))
+    load_strictly(network, trained, content.path.name)
+    return network.to(place).eval()
 
 
 def _judge(content: Weights, prefix: str) -> Judge | None:

@@ -158,7 +158,6 @@ def track_part(
     Yields:
         See `track`.
     """
-    networks = model.steps
     step = 1 if stop >= start else -1
     shape = slices.shape
     region = region_around(mask)
@@ -166,12 +165,14 @@ def track_part(
     plane = slices[start]
     is_video, has_colour = patience is None, plane.ndim == 3
     corrects = model.corrects(is_video=is_video, has_colour=has_colour)
-    judge = (model.judge if corrects else model.floor_judge) or UNTAUGHT
     picture = _picture(plane, region)
+    features, encoded = _see(model.steps, picture, corrects)
+    model = model.suited_to(features)
+    networks = model.steps
+    judge = (model.judge if corrects else model.floor_judge) or UNTAUGHT
     share = model.share.of(is_video=is_video, has_colour=has_colour)
     if not is_video:
         share = model.share.of_volume(edge_density(gray(picture), region.inside(shape)))
-    features, encoded = _see(networks, picture, corrects)
     correction = Correction(networks, encoded, gray(picture), probability) if encoded is not None else None
     unknown = np.ones((region.grid, region.grid), bool)
     unknown[region.inside(shape)] = False

@@ -23,6 +23,8 @@ from imos.errors import UserError
 from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
 from imos.propagation.kinds import MOST, Kind, to_tensors
+from imos.propagation.likeness import MOST as MOST_LOOKS
+from imos.propagation.likeness import Looks, Seen, reach_of
 from imos.propagation.model import (
     BUNDLED,
     ENCODER_PREFIX,
@@ -34,7 +36,7 @@ from imos.propagation.model import (
     with_adapter,
 )
 from imos.training.finetune_xmem import finetune_xmem
-from imos.training.known import kinds_of, thinned
+from imos.training.known import kinds_of, looks_of, thinned
 from imos.training.lifeline import end_with_parent
 from imos.training.on_policy import train_on_policy
 from imos.training.packing import Source, training_stacks
@@ -98,14 +100,21 @@ class FineTuning(Start):
         """Write adapters and what else was trained."""
         self.write(path, network, sequences, ())
 
-    def write(self, path: Path, network: Mapping[str, Tensor], sequences: int, kinds: Sequence[Kind]) -> None:
-        """The same, with what the labelled objects look like."""
+    def write(
+        self,
+        path: Path,
+        network: Mapping[str, Tensor],
+        sequences: int,
+        kinds: Sequence[Kind],
+        seen: Seen | None = None,
+    ) -> None:
+        """The same, with what is known of the labelled objects, and with what alone it is to be used for."""
         tensors = {
             NETWORK_PREFIX + name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
             for name, tensor in network.items()
             if self.trains(name) or name in self.carried
         }
-        tensors |= to_tensors(kinds)
+        tensors |= to_tensors(kinds) | (seen.to_tensors() if seen is not None else {})
         extra = {
             "kind": "adapter",
             "tune": self.tune.value,
@@ -170,7 +179,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{option.replace('_', '-')} is for the configuration '{XMEM}'. Leave it out.")
     if content.info.configuration != SMALL:
         raise UserError(f"{args.weights.name} holds no network of '{SMALL}' to adapt. Give weights that hold one.")
-    base = load(args.weights, adapter=args.adapter, device="cpu")
+    champion = load(args.weights, adapter=args.adapter, device="cpu")
+    base = champion.for_everything()
     if base.network is None:
         raise UserError(f"{args.weights.name} holds no network of '{SMALL}' to adapt. Give weights that hold one.")
     torch.manual_seed(1)
@@ -178,7 +188,8 @@ def run(args: argparse.Namespace) -> int:
     network.load_state_dict(base.network.state_dict(), strict=False)  # new adapters keep their start
     carried = frozenset(name.removeprefix(NETWORK_PREFIX) for name in carried if name.startswith(NETWORK_PREFIX))
     encoder = part(content.tensors, ENCODER_PREFIX)
-    courses, kinds = known_courses(base, [views[0] for views in training_stacks(source)])
+    stacks = [views[0] for views in training_stacks(source)]
+    courses, kinds = known_courses(base, stacks)
     steps = args.steps or steps_for(volumes_of([course.stack for course in courses]))
     settings = TrainSettings(
         steps=steps,
@@ -198,8 +209,12 @@ def run(args: argparse.Namespace) -> int:
         if machine.minutes is None or current.step == settings.steps:
             if rank() == 0:
                 kept = choose(base, current.averaged.cpu(), courses)
-                seen = current.step * settings.batch * processes()
-                start.write(folder / WEIGHTS, kept.network.state_dict(), seen, kinds if kept.knows else base.kinds)
+                count = current.step * settings.batch * processes()
+                # An adapter that was used for everything stays so.
+                looks = None if args.adapter and champion.seen is None else seen_in(base, stacks, champion.seen)
+                start.write(
+                    folder / WEIGHTS, kept.network.state_dict(), count, kinds if kept.knows else base.kinds, looks
+                )
             hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
     return 0
 
@@ -215,6 +230,20 @@ def known_courses(base: Model, stacks: Sequence[Stack]) -> tuple[list[Course], l
     courses = [Course(stack, tuple(thinned(others(stack), MOST))) for stack in stacks]
     new = thinned([kind for kinds in found for kind in kinds], MOST)
     return courses, [*new, *thinned(base.kinds, MOST - len(new))]
+
+
+def seen_in(base: Model, stacks: Sequence[Stack], before: Seen | None) -> Seen:
+    """What the adapter is to be used for: what looks like these stacks, or like what it had learned from before."""
+    volumes: list[list[Stack]] = []
+    for stack in stacks:
+        same = next((others for others in volumes if others[0].is_of_volume(stack)), None)
+        volumes.append([stack]) if same is None else same.append(stack)
+    looks = [Looks.together([looks_of(base.steps, stack) for stack in of_one]) for of_one in volumes]
+    new, reach = Looks.together(looks).thinned(MOST_LOOKS), reach_of(looks)
+    if before is None:
+        return Seen(new, reach)
+    old = before.looks.thinned(MOST_LOOKS - new.means.shape[0])
+    return Seen(Looks.together([new, old]), max(reach, before.reach))
 
 
 def synthetic_courses(courses: int, share: float) -> list[Course]:

@@ -1,4 +1,7 @@
-"""Kinds of labelled objects: what an adapter remembers of the volumes that it learned from (`propagation/kinds.py`)."""
+"""What an adapter remembers of the volumes that it learned from.
+
+Kinds of labelled objects (`propagation/kinds.py`), and what these look like from slice to slice (`likeness.py` there).
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from imos.network.steps import Steps
 from imos.propagation.kinds import Kind
+from imos.propagation.likeness import Looks
 from imos.propagation.logistic import PixelSamples
-from imos.propagation.region import region_around
+from imos.propagation.parts import GAP, GAP_OF_VIDEOS, split
+from imos.propagation.region import Region, region_around
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
 from imos.training.volumes import SMALLEST_AREA, Stack
 
@@ -31,14 +37,35 @@ def kinds_of(steps: Steps, stack: Stack) -> list[Kind]:
     return found
 
 
+def looks_of(steps: Steps, stack: Stack) -> Looks:
+    """What each object of a stack looks like on some of its slices, its parts apart as in a pass."""
+    gap = GAP_OF_VIDEOS if stack.is_video else GAP
+    found = []
+    for value in stack.objects():
+        shown = np.flatnonzero(stack.areas[:, value] >= SMALLEST_AREA)
+        for index in np.unique(shown[np.linspace(0, shown.size - 1, SLICES).round().astype(int)]):
+            for part in split(stack.labels[index] == value, gap):
+                _, picture = _around(part, stack.slices[index])
+                found.append(Looks.of(_features(steps, picture)))
+    return Looks.together(found)
+
+
+def _around(mask: NDArray[np.bool_], plane: NDArray[np.uint8]) -> tuple[Region, NDArray[np.uint8]]:
+    region = region_around(mask)
+    return region, region.crop(plane).astype(np.uint8, copy=False)
+
+
+def _features(steps: Steps, picture: NDArray[np.uint8]) -> Tensor:
+    return pixel_features(picture, steps.pixels(picture_tensor(picture))[0])
+
+
 def _kind(steps: Steps, stack: Stack, value: int, largest: int, indices: NDArray[np.int64]) -> Kind:
     target: TargetModel | None = None
     parts: list[PixelSamples] = []
     for index in (largest, *(int(index) for index in indices if index != largest)):
         mask, plane = stack.labels[index] == value, stack.slices[index]
-        region = region_around(mask)
-        picture = region.crop(plane).astype(np.uint8, copy=False)
-        features = pixel_features(picture, steps.pixels(picture_tensor(picture))[0])
+        region, picture = _around(mask, plane)
+        features = _features(steps, picture)
         cropped = region.beyond(region.crop(mask.astype(np.float32)).clip(0, 1), mask.shape)
         unknown = np.ones(cropped.shape, bool)
         unknown[region.inside(mask.shape)] = False
