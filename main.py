@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 
-from imos.cli import main
+from imos.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

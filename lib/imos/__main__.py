@@ -1,8 +1,6 @@
 """`python -m imos VERB …`: what the program `imos` does, where only the interpreter is known."""
 
-import sys
-
-from imos.cli import main
+from imos.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

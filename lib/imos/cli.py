@@ -10,6 +10,7 @@ A new verb is one row of `VERBS`: a module that has `add_arguments(parser)` and 
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import os
 import sys
@@ -119,6 +120,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"{_fault(error)}; --debug shows where", FAULT, debug)
     except Exception as error:
         return _complain(f"{_fault(error)}; --debug shows where", FAULT, debug)
+
+
+def program() -> NoReturn:
+    """`main` as a process of its own.
+
+    The process leaves as soon as everything that was registered for its end is done: the interpreter would go on for
+    half a second to take torch down piece by piece (docs/performance.md).
+    """
+    codes: list[int] = []
+
+    def leave() -> None:
+        if codes:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(codes[0])
+
+    atexit.register(leave)  # the first one registered is the last one called
+    codes.append(main())
+    sys.exit(codes[0])
 
 
 def _end_tidily_on_sigterm() -> None:
