@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import imos
-from imos.propagation.likeness import FARTHEST, MAPS, NEAREST, REACH_OF_ONE, Looks, Seen, reach_of
+from imos.propagation.likeness import FARTHEST, MAPS, NEAREST, REACH_OF_ONE, Looks, Seen, Volume, reach_of
 
 
 def features(seed: int, level: float = 0.0) -> torch.Tensor:
@@ -40,13 +40,18 @@ def test_distance_has_no_unit_and_no_zero(scale: float, shift: float) -> None:
 
 
 def test_reach_follows_from_how_far_the_volumes_lie_apart() -> None:
-    near = [Looks.of(features(seed)) for seed in range(4)]
-    apart = [Looks.of(features(seed, 0.3 * seed)) for seed in range(4)]
+    near = [volume(features(seed)) for seed in range(4)]
+    apart = [volume(features(seed, 0.3 * seed)) for seed in range(4)]
 
     assert reach_of(near[:1]) == reach_of([]) == REACH_OF_ONE
     assert reach_of(near) == NEAREST
     assert reach_of(apart) == FARTHEST
-    assert reach_of([Looks.together([]), Looks.together([])]) == REACH_OF_ONE
+    assert reach_of([near[0], Volume(Looks.together([]), Looks.together([]))]) == REACH_OF_ONE
+
+
+def volume(region: torch.Tensor) -> Volume:
+    looks = Looks.of(region)
+    return Volume(looks, looks)
 
 
 def test_written_and_read_again() -> None:

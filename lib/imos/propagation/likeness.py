@@ -30,7 +30,7 @@ MOST = 1024
 
 REACH_OF_ONE = 0.009
 """Distance up to which something is alike where all that was seen is one volume."""
-NEAREST, FARTHEST = 0.006, 0.015
+NEAREST, FARTHEST = 0.006, 0.012
 """Between which the reach lies that several volumes give."""
 BEYOND = 1.5
 """How much farther than nine tenths of the volumes' own objects lie from those of the others."""
@@ -118,19 +118,29 @@ class Seen(NamedTuple):
         return cls(looks, float(tensors[f"{PREFIX}reach"]))
 
 
-def reach_of(volumes: Sequence[Looks]) -> float:
+class Volume(NamedTuple):
+    """Looks of one volume's objects.
+
+    Attributes:
+        painted: On their largest slices, which is where people paint.
+        all: On several slices each.
+    """
+
+    painted: Looks
+    all: Looks
+
+
+def reach_of(volumes: Sequence[Volume]) -> float:
     """How far something may be from volumes to be one of them: a little farther than they are from each other.
 
     Args:
-        volumes: The looks of each.
+        volumes: At least two; the reach of one alone is a constant.
     """
-    if len(volumes) < 2:
-        return REACH_OF_ONE
     apart = [
-        Looks.together([other for other in volumes if other is not one]).distances(one)
-        for one in volumes
-        if one.means.shape[0]
+        Looks.together([other.all for other in volumes if other is not one]).distances(one.painted) for one in volumes
     ]
-    if not apart:
+    distances = torch.cat(apart) if apart else torch.zeros(0)
+    distances = distances[distances.isfinite()]
+    if not distances.numel():
         return REACH_OF_ONE
-    return min(max(BEYOND * float(torch.cat(apart).quantile(0.9)), NEAREST), FARTHEST)
+    return min(max(BEYOND * float(distances.quantile(0.9)), NEAREST), FARTHEST)

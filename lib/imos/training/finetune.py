@@ -238,8 +238,8 @@ def seen_in(base: Model, stacks: Sequence[Stack], before: Seen | None) -> Seen:
     for stack in stacks:
         same = next((others for others in volumes if others[0].is_of_volume(stack)), None)
         volumes.append([stack]) if same is None else same.append(stack)
-    looks = [Looks.together([looks_of(base.steps, stack) for stack in of_one]) for of_one in volumes]
-    new, reach = Looks.together(looks).thinned(MOST_LOOKS), reach_of(looks)
+    looks = [looks_of(base.steps, of_one) for of_one in volumes]
+    new, reach = Looks.together([one.all for one in looks]).thinned(MOST_LOOKS), reach_of(looks)
     if before is None:
         return Seen(new, reach)
     old = before.looks.thinned(MOST_LOOKS - new.means.shape[0])

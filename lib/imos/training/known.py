@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imos.network.steps import Steps
 from imos.propagation.kinds import Kind
-from imos.propagation.likeness import Looks
+from imos.propagation.likeness import Looks, Volume
 from imos.propagation.logistic import PixelSamples
 from imos.propagation.parts import GAP, GAP_OF_VIDEOS, split
 from imos.propagation.region import Region, region_around
@@ -37,17 +37,25 @@ def kinds_of(steps: Steps, stack: Stack) -> list[Kind]:
     return found
 
 
-def looks_of(steps: Steps, stack: Stack) -> Looks:
-    """What each object of a stack looks like on some of its slices, its parts apart as in a pass."""
-    gap = GAP_OF_VIDEOS if stack.is_video else GAP
-    found = []
-    for value in stack.objects():
-        shown = np.flatnonzero(stack.areas[:, value] >= SMALLEST_AREA)
-        for index in np.unique(shown[np.linspace(0, shown.size - 1, SLICES).round().astype(int)]):
-            for part in split(stack.labels[index] == value, gap):
-                _, picture = _around(part, stack.slices[index])
-                found.append(Looks.of(_features(steps, picture)))
-    return Looks.together(found)
+def looks_of(steps: Steps, stacks: Sequence[Stack]) -> Volume:
+    """What each object of a volume looks like on some of its slices, its parts apart as in a pass.
+
+    Args:
+        steps: The networks.
+        stacks: All of one volume.
+    """
+    painted: list[Looks] = []
+    others: list[Looks] = []
+    for stack in stacks:
+        gap = GAP_OF_VIDEOS if stack.is_video else GAP
+        for value in stack.objects():
+            shown = np.flatnonzero(stack.areas[:, value] >= SMALLEST_AREA)
+            largest = int(stack.areas[:, value].argmax())
+            for index in np.unique([largest, *shown[np.linspace(0, shown.size - 1, SLICES).round().astype(int)]]):
+                for part in split(stack.labels[index] == value, gap):
+                    _, picture = _around(part, stack.slices[index])
+                    (painted if index == largest else others).append(Looks.of(_features(steps, picture)))
+    return Volume(Looks.together(painted), Looks.together([*painted, *others]))
 
 
 def _around(mask: NDArray[np.bool_], plane: NDArray[np.uint8]) -> tuple[Region, NDArray[np.uint8]]:
