@@ -32,7 +32,7 @@ REACH_OF_ONE = 0.009
 """Distance up to which something is alike where all that was seen is one volume."""
 NEAREST, FARTHEST = 0.006, 0.012
 """Between which the reach lies that several volumes give."""
-BEYOND = 1.5
+BEYOND = 1.2
 """How much farther than nine tenths of the volumes' own objects lie from those of the others."""
 
 _FLOOR = 1e-3
