@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from imos.errors import UserError
+from imos.learning.rounds import MOST_VOLUMES
 from imos.registry.records import BASE, Draft, Figures, LabelRef, Record
 from imos.registry.split import Side
 from imos.server.acceptances import Acceptance, AcceptanceLog, Effort
@@ -25,7 +26,7 @@ from imos.server.conf import AppConf
 from imos.server.datastores import FolderDatastore
 from imos.server.images import ImageCache
 from imos.server.models import ModelCache
-from imos.server.project import MOST_VOLUMES, Project
+from imos.server.project import Project
 from imos.server.project_page import page
 from imos.server.project_report import report_of
 from imos.server.scoring import scoring_methods

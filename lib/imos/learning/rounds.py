@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -80,6 +80,12 @@ class Standing:
     record: Record | None = None
 
 
+MOST_VOLUMES = 24
+"""That a round learns from."""
+
+Pupil = TypeVar("Pupil")
+
+
 @dataclass(frozen=True, slots=True)
 class Lessons:
     """What a round is given.
@@ -93,6 +99,19 @@ class Lessons:
     new: Sequence[VolumeRef]
     replay: Sequence[VolumeRef] = ()
     held_out: Sequence[VolumeRef] = ()
+
+
+def divided(pupils: Sequence[Pupil], is_known: Callable[[Pupil], bool]) -> tuple[list[Pupil], list[Pupil]]:
+    """What a round learns anew, and what it repeats: a third of it at most, where there is more than enough.
+
+    Args:
+        pupils: Everything that may teach, the latest first.
+        is_known: Whether an ancestor of the champion has learned from it.
+    """
+    new = [one for one in pupils if not is_known(one)]
+    old = [one for one in pupils if is_known(one)]
+    new = new[: MOST_VOLUMES - min(len(old), MOST_VOLUMES // 3)]
+    return new, old[: MOST_VOLUMES - len(new)]
 
 
 @dataclass(frozen=True, slots=True)

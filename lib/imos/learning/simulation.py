@@ -3,9 +3,10 @@
 `gains`: from the base, learn from the first 1 (5, …) volumes of a data set as if somebody had accepted them; judge on
 volumes of other patients, of that set and of all others.
 
-`rounds`: one project that accepts volumes of all sets, a few a round, with the gate. Some rounds are fed wrong labels
-on purpose: their objects lie where the neighbouring volume's lie. A frozen set judges every version; the gate looks at
-other held-out volumes.
+`rounds`: one project that accepts volumes of all sets, one a round, with the gate. Some are accepted with wrong labels
+on purpose: the objects are moved and mirrored. As on a server, a round learns from everything that the version in use
+has not learned from, wrong labels included, until they are accepted again. A frozen set judges every version; the gate
+looks at other held-out volumes.
 
 `effort`: slices that a simulated annotator paints, against accepted volumes (effort.py).
 """
@@ -30,7 +31,7 @@ from imos.learning.effort import effort
 from imos.learning.finetuning import Recipe
 from imos.learning.judging import measure
 from imos.learning.plots import plot
-from imos.learning.rounds import Lessons, Round
+from imos.learning.rounds import Lessons, Round, divided
 from imos.learning.volumes import LabelledVolume, VolumeRef
 from imos.propagation.model import BUNDLED
 from imos.registry.records import BASE
@@ -123,22 +124,24 @@ def rounds(recipe: Recipe, stream: Cases, judges: Cases, count: int, wrong: Sequ
     yield ["0", "", "", BASE, "yes", f"{in_use:.4f}", ""]
     with TemporaryDirectory() as folder:
         registry = Registry(Path(folder))
-        seen: list[VolumeRef] = []
+        accepted: dict[str, VolumeRef] = {}
         for number in range(1, count + 1):
             case = teaching[(number - 1) % len(teaching)]
             volume, is_wrong = LabelledVolume.of_case(case), number in wrong
             if is_wrong:
                 volume = _wrong(volume)
-            new = VolumeRef.of(volume, f"round {number}")
-            replay = [] if is_wrong else seen[-2:]
-            record = Round(registry, recipe).run(Lessons([new], replay, holding))
-            seen.append(new)
+            place = f"{case.group}/{case.name}"
+            accepted.pop(place, None)  # what is accepted again, right or wrong, takes the place of what was
+            accepted[place] = VolumeRef.of(volume, f"round {number}")
+            known = registry.learned(registry.champion)
+            new, old = divided(list(accepted.values())[::-1], lambda one: one.label in known)  # noqa: B023  used at once
+            record = Round(registry, recipe).run(Lessons(new, old, holding))
             used = registry.champion == record.name
             if used:
                 in_use = float(np.mean(list(scores.of(registry.adapter(record.name)).values())))
             labels = "wrong" if is_wrong else "right"
             yield [
-                str(number), f"{case.group}/{case.name}", labels, record.name, "yes" if used else "no", f"{in_use:.4f}",
+                str(number), place, labels, record.name, "yes" if used else "no", f"{in_use:.4f}",
                 record.reason,
             ]  # fmt: skip
 

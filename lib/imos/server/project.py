@@ -18,7 +18,7 @@ from fastapi import HTTPException
 from imos.errors import UserError
 from imos.imaging import read_image, read_label_map
 from imos.imaging.writing import replacing
-from imos.learning.rounds import Lessons
+from imos.learning.rounds import Lessons, divided
 from imos.learning.volumes import LabelledVolume, VolumeRef
 from imos.registry.places import models_folder
 from imos.registry.records import LabelRef, now
@@ -36,9 +36,6 @@ FINAL = "final"
 
 _UNKNOWN = ("", "UNK")
 """What MONAI Label says of a patient or a study that an archive does not name: they are not all the same one."""
-
-MOST_VOLUMES = 24
-"""A round learns from so many volumes at most, and at most two thirds of them are new: the rest is repeated."""
 
 
 def registry_of(conf: AppConf, datastore: Datastore) -> Registry:
@@ -118,15 +115,8 @@ class Project:
         known = self.registry.learned(self.registry.champion)
         pupils = [one for one in accepted if one.side is Side.TRAINING]
         pupils.sort(key=lambda one: one.time, reverse=True)
-        new = [one for one in pupils if LabelRef(one.image, one.digest) not in known]
-        old = [one for one in pupils if LabelRef(one.image, one.digest) in known]
-        most_new = MOST_VOLUMES if not old else MOST_VOLUMES - min(len(old), MOST_VOLUMES // 3)
-        new = new[:most_new]
-        return Lessons(
-            new=self._refs(new),
-            replay=self._refs(old[: MOST_VOLUMES - len(new)]),
-            held_out=self._refs(self._judges(accepted)),
-        )
+        new, old = divided(pupils, lambda one: LabelRef(one.image, one.digest) in known)
+        return Lessons(self._refs(new), self._refs(old), self._refs(self._judges(accepted)))
 
     def since_last_round(self) -> int:
         """Images accepted since the last round began."""
