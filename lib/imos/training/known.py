@@ -24,6 +24,9 @@ from imos.training.volumes import SMALLEST_AREA, Stack
 SLICES = 8
 """Slices of an object, spread evenly, beside the largest one."""
 
+PAINTABLE = 0.3
+"""Of an object's largest area: what people paint. The region around a tip shows a bit of anything."""
+
 
 def kinds_of(steps: Steps, stack: Stack) -> list[Kind]:
     """One kind an object of a stack; what is on fewer than four slices shows too little."""
@@ -49,8 +52,8 @@ def looks_of(steps: Steps, stacks: Sequence[Stack]) -> Volume:
     for stack in stacks:
         gap = GAP_OF_VIDEOS if stack.is_video else GAP
         for value in stack.objects():
-            shown = np.flatnonzero(stack.areas[:, value] >= SMALLEST_AREA)
-            largest = int(stack.areas[:, value].argmax())
+            areas, largest = stack.areas[:, value], int(stack.areas[:, value].argmax())
+            shown = np.flatnonzero(areas >= max(SMALLEST_AREA, PAINTABLE * areas[largest]))
             for index in np.unique([largest, *shown[np.linspace(0, shown.size - 1, SLICES).round().astype(int)]]):
                 for part in split(stack.labels[index] == value, gap):
                     _, picture = _around(part, stack.slices[index])
