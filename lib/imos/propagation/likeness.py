@@ -28,7 +28,7 @@ PREFIX = "seen."
 MOST = 1024
 """Looks that an adapter carries."""
 
-REACH_OF_ONE = 0.009
+REACH_OF_ONE = 0.008
 """Distance up to which something is alike where all that was seen is one volume."""
 NEAREST, FARTHEST = 0.006, 0.012
 """Between which the reach lies that several volumes give."""

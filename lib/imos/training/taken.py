@@ -1,9 +1,9 @@
 """How far a fine-tuning goes from the base's weights to the tuned ones (interpolation as in WiSE-FT).
 
-What was learned from few volumes fits them better than others: of one volume half of the way is taken, of two two
-thirds, and so on. Whole passes over the labelled objects may cut it down further, to nothing if need be, so that what
-comes out is not worse than the base on what it learned from. Kinds are kept unless they harm passes through other
-volumes than their own.
+What was learned from few volumes fits them better than others: of one volume at most half of the way is taken, of two
+two thirds, and so on. Half of that has been better than nothing on other volumes of every set (docs/training.md); whole
+passes over the labelled objects decide whether it is more, or nothing after all. Kinds are kept unless they harm passes
+through other volumes than their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from imos.training.volumes import volumes_of
 MOST_OBJECTS = 12
 """Objects walked along for every choice."""
 WORTH = 0.01
-"""J&F that a choice must gain on a shorter way: a mean over so few objects says no more."""
+"""J&F by which a choice must be better than half of the way: a mean over so few objects says no more."""
 
 
 def partly(base: SmallNetwork, tuned: SmallNetwork, way: float) -> SmallNetwork:
@@ -99,10 +99,9 @@ def choose(base: Model, tuned: SmallNetwork, courses: Sequence[Course]) -> Taken
 
 
 def _search(value: Callable[[float], float], farther: float) -> float:
-    """The longest way that is worth it."""
-    best, found = 0.0, value(0.0)
-    for way in (farther / 2, farther):
-        other = value(way)
-        if other > found + WORTH:
-            best, found = way, other
-    return best
+    """Half of the way where that does no harm, and all of it where that gains more."""
+    best, found = farther / 2, value(farther / 2)
+    nothing = value(0.0)
+    if nothing > found + WORTH:
+        best, found = 0.0, nothing
+    return farther if value(farther) > found + WORTH else best
