@@ -63,6 +63,6 @@ def test_an_object_on_few_slices_is_no_kind(model: Model, ball: Callable[..., St
 
 @pytest.mark.parametrize(("most", "expected"), [(3, [0, 4, 9]), (20, list(range(10))), (0, [])])
 def test_thinned_evenly(most: int, expected: list[int]) -> None:
-    kinds = [Kind(torch.full((2,), float(number)), torch.eye(2)) for number in range(10)]
+    kinds = [Kind(torch.full((2,), float(number)), torch.eye(2), torch.ones(2, 80)) for number in range(10)]
     assert [int(kind.weights[0]) for kind in thinned(kinds, most)] == expected
     assert thinned([], most) == []

@@ -118,7 +118,11 @@ def rounds(recipe: Recipe, stream: Cases, judges: Cases, count: int, wrong: Sequ
     teaching = _in_turn({name: [c for i, c in enumerate(cases) if i % OF_FIRST] for name, cases in stream.items()})
     if not teaching:
         raise UserError("every third volume of a set judges, from the first on: no set has a second one that teaches.")
-    holding = [VolumeRef.of(LabelledVolume.of_case(case)) for cases in stream.values() for case in cases[::OF_FIRST]]
+    holding = [
+        VolumeRef.of(LabelledVolume.of_case(case), "held out")
+        for cases in stream.values()
+        for case in cases[::OF_FIRST]
+    ]
     yield ["round", "accepted", "labels", "version", "used", "frozen J&F in use", "reason"]
     in_use = float(np.mean(list(scores.of(None).values())))
     yield ["0", "", "", BASE, "yes", f"{in_use:.4f}", ""]

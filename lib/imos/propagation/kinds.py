@@ -2,10 +2,10 @@
 
 A kind is one object of one volume: the logistic regression fitted on several of its slices, as weights and the
 curvature of the loss around them (Laplace's approximation). Features are standardised by the slice that was painted,
-there as here, so that a kind fits other scanners. No names are asked for: of all kinds, those that tell the painted
-object from its surroundings nearly as well as the best one pull the regression towards theirs, and none does where none
-is good. Liver, then, finds livers; what was never labelled finds something that looks the same, or nothing
-(docs/training.md).
+there as here, so that a kind fits other scanners. No names are asked for: of all kinds of a similar look (likeness.py),
+those that tell the painted object from its surroundings nearly as well as the best one pull the regression towards
+theirs, and none does where none is good. Liver, then, finds livers; what was never labelled finds something that looks
+the same, or nothing (docs/training.md).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from imos.propagation.likeness import Looks
 from imos.propagation.logistic import RIDGE, PixelSamples, Pull, curvature, fit_logistic, mean_loss
 
 MOST_LIKE = 6
@@ -24,6 +25,8 @@ LIKE_ENOUGH = 0.65
 """Nats a pixel on the painted slice above which a kind has no say; knowing nothing costs .69."""
 AS_LIKE = 0.15
 """How much worse than the best one a kind may be."""
+FARTHEST_LOOK = 0.02
+"""Between the looks of two objects of a kind; between sets of images it is mostly more."""
 STRENGTH = 3.0
 """What all that pull weigh together, the painted slice weighs 1."""
 
@@ -40,34 +43,43 @@ class Kind(NamedTuple):
     Attributes:
         weights: `(F,)` float32.
         precision: `(F, F)` float32.
+        look: `(2, C)` float32, its look on its largest slice.
     """
 
     weights: Tensor
     precision: Tensor
+    look: Tensor
 
     @classmethod
-    def of(cls, samples: PixelSamples) -> Kind:
+    def of(cls, samples: PixelSamples, look: Looks) -> Kind:
         """The kind of an object.
 
         Args:
             samples: Of several of its slices, standardised by one of them; a slice weighs as the painted one does,
                 divided by their number.
+            look: Of its largest slice.
         """
         weights = fit_logistic(samples)
-        return cls(weights, curvature(samples, weights))
+        return cls(weights, curvature(samples, weights), torch.cat([look.means, look.variances]))
 
 
-def pull_of(samples: PixelSamples, kinds: Sequence[Kind]) -> Pull | None:
+def pull_of(samples: PixelSamples, kinds: Sequence[Kind], look: Looks) -> Pull | None:
     """What the kinds that look like a painted object say of its regression.
 
     Args:
         samples: Of the painted slice.
-        kinds: Known objects; those with other features (colour) are passed over.
+        kinds: Known objects; those with other features (colour) or of another look are passed over.
+        look: Of the painted slice.
 
     Returns:
         None where none looks like it.
     """
-    fitting = [kind for kind in kinds if kind.weights.shape[0] == samples.x.shape[1]]
+    fitting = [
+        kind
+        for kind in kinds
+        if kind.weights.shape[0] == samples.x.shape[1]
+        and float(look.distances(Looks(kind.look[:1], kind.look[1:]))[0]) <= FARTHEST_LOOK
+    ]
     if not fitting:
         return None
     losses = mean_loss(samples, torch.stack([kind.weights for kind in fitting]))
@@ -84,13 +96,17 @@ def pull_of(samples: PixelSamples, kinds: Sequence[Kind]) -> Pull | None:
 
 
 def to_tensors(kinds: Sequence[Kind]) -> dict[str, Tensor]:
-    """Entries of an adapter file: `(N, F)` weights and `(N, F (F + 1) / 2)` upper triangles, by number of features."""
+    """Entries of an adapter file, by number of features F.
+
+    `(N, F)` weights, `(N, F (F + 1) / 2)` upper triangles of the precisions, `(N, 2, C)` looks.
+    """
     tensors: dict[str, Tensor] = {}
     for size in sorted({kind.weights.shape[0] for kind in kinds}):
         same = [kind for kind in kinds if kind.weights.shape[0] == size]
         rows, columns = torch.triu_indices(size, size)
         tensors[f"{PREFIX}{size}.weights"] = torch.stack([kind.weights for kind in same])
         tensors[f"{PREFIX}{size}.precision"] = torch.stack([kind.precision[rows, columns] for kind in same])
+        tensors[f"{PREFIX}{size}.looks"] = torch.stack([kind.look for kind in same])
     return tensors
 
 
@@ -102,9 +118,11 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> tuple[Kind, ...]:
             continue
         size = weights.shape[1]
         rows, columns = torch.triu_indices(size, size)
-        for row, triangle in zip(weights, tensors[name.replace(".weights", ".precision")], strict=True):
+        triangles = tensors[name.replace(".weights", ".precision")]
+        looks = tensors[name.replace(".weights", ".looks")]
+        for row, triangle, look in zip(weights, triangles, looks, strict=True):
             precision = torch.zeros(size, size)
             precision[rows, columns] = triangle.float()
             precision[columns, rows] = triangle.float()
-            found.append(Kind(row.float(), precision))
+            found.append(Kind(row.float(), precision, look.float()))
     return tuple(found)

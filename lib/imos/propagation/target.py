@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imos.propagation.kinds import Kind, pull_of
+from imos.propagation.likeness import Looks
 from imos.propagation.logistic import PixelSamples, fit_logistic
 
 STRIDE = 2
@@ -87,7 +88,7 @@ class TargetModel:
         deviation, self._mean = torch.std_mean(features, 1, correction=0, keepdim=True)
         self._scale = 1.0 / (deviation + 1e-3)
         samples = self.samples(features, mask, unknown)
-        self._weights = fit_logistic(samples, pull_of(samples, kinds))
+        self._weights = fit_logistic(samples, pull_of(samples, kinds, Looks.of(features)) if kinds else None)
 
     def score(self, features: Tensor) -> NDArray[np.float32]:
         """Log odds of object against background, `(S/2, S/2)`, limited to ±8."""

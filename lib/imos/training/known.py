@@ -72,6 +72,7 @@ def _features(steps: Steps, picture: NDArray[np.uint8]) -> Tensor:
 
 def _kind(steps: Steps, stack: Stack, value: int, largest: int, indices: NDArray[np.int64]) -> Kind:
     target: TargetModel | None = None
+    look: Looks | None = None
     parts: list[PixelSamples] = []
     for index in (largest, *(int(index) for index in indices if index != largest)):
         mask, plane = stack.labels[index] == value, stack.slices[index]
@@ -81,9 +82,11 @@ def _kind(steps: Steps, stack: Stack, value: int, largest: int, indices: NDArray
         unknown = np.ones(cropped.shape, bool)
         unknown[region.inside(mask.shape)] = False
         target = target or TargetModel(features, cropped, unknown)  # the largest one's: it is what people paint
+        look = look or Looks.of(features)
         x, y, weight = target.samples(features, cropped, unknown)
         parts.append(PixelSamples(x[::2], y[::2], 2 * weight[::2] / len(indices)))
-    return Kind.of(PixelSamples(*(torch.cat(columns) for columns in zip(*parts, strict=True))))
+    assert look is not None  # the largest slice came first
+    return Kind.of(PixelSamples(*(torch.cat(columns) for columns in zip(*parts, strict=True))), look)
 
 
 def thinned(kinds: Sequence[Kind], most: int) -> list[Kind]:
