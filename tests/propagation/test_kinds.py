@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from imos.propagation.kinds import LIKE_ENOUGH, MOST_LIKE, STRENGTH, Kind, from_tensors, pull_of, to_tensors
+from imos.errors import UserError
+from imos.propagation.kinds import LIKE_ENOUGH, MOST_LIKE, PREFIX, STRENGTH, Kind, from_tensors, pull_of, to_tensors
 from imos.propagation.likeness import MAPS, Looks
 from imos.propagation.logistic import RIDGE, PixelSamples, curvature, fit_logistic, mean_loss
 
@@ -112,3 +114,10 @@ def test_colour_and_gray_lie_side_by_side_in_a_file() -> None:
         )
     assert pull_of(samples(BRIGHT, 3), colour, LOOK) is None
     assert from_tensors({}) == ()
+
+
+def test_kinds_of_an_older_version_are_told() -> None:
+    tensors = to_tensors([Kind.of(samples(BRIGHT, 2), LOOK)])
+    del tensors[f"{PREFIX}{FEATURES}.looks"]
+    with pytest.raises(UserError, match="older version"):
+        from_tensors(tensors)

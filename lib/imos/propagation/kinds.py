@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from imos.errors import UserError
 from imos.propagation.likeness import Looks
 from imos.propagation.logistic import RIDGE, PixelSamples, Pull, curvature, fit_logistic, mean_loss
 
@@ -111,7 +112,11 @@ def to_tensors(kinds: Sequence[Kind]) -> dict[str, Tensor]:
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> tuple[Kind, ...]:
-    """The kinds in the entries of an adapter file; other entries are passed over."""
+    """The kinds in the entries of an adapter file; other entries are passed over.
+
+    Raises:
+        UserError: They are of an older version, which did not say what the objects look like.
+    """
     found: list[Kind] = []
     for name, weights in tensors.items():
         if not (name.startswith(PREFIX) and name.endswith(".weights")):
@@ -119,7 +124,9 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> tuple[Kind, ...]:
         size = weights.shape[1]
         rows, columns = torch.triu_indices(size, size)
         triangles = tensors[name.replace(".weights", ".precision")]
-        looks = tensors[name.replace(".weights", ".looks")]
+        looks = tensors.get(name.replace(".weights", ".looks"))
+        if looks is None:
+            raise UserError("The adapter was made by an older version of iMOS. Fine-tune again.")
         for row, triangle, look in zip(weights, triangles, looks, strict=True):
             precision = torch.zeros(size, size)
             precision[rows, columns] = triangle.float()
