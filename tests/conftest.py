@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,19 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Scan:
     made.write(made.truth, labels)
     made.write(made.prompt, made.painted(8))
     return made
+
+
+@pytest.fixture
+def partly_labelled(collection: Path, tmp_path: Path) -> Path:
+    """`collection` with labels of the training volume `balls5` taken away."""
+    copy = tmp_path / "partly"
+    shutil.copytree(collection, copy)
+    table = copy / "volumes.tsv"
+    head, *rows = table.read_text().splitlines()
+    lines = [f"{head}\tlabels", *(f"{row}\t{'-' if 'balls5' in row else '1=ball'}" for row in rows)]
+    table.write_text("\n".join(lines) + "\n")
+    (copy / "train/phantom_mr/balls5.seg.nii.gz").unlink()
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from imos.datasets.collection import Modality, modality_of, read_collection, stills
+from imos.datasets.collection import Modality, modality_of, read_collection, stills, unlabelled_volumes
 from imos.errors import UserError
 
 
@@ -51,6 +51,17 @@ def test_volumes_are_walked_along_their_own_axis(collection: Path) -> None:
     assert labels.shape == (6, 32, 32)
     np.testing.assert_array_equal(labels, turned)
     assert np.count_nonzero(labels, axis=(1, 2)).tolist() == [0, 32, 64, 64, 16, 0]
+
+
+def test_a_volume_that_nobody_labelled_is_apart(partly_labelled: Path) -> None:
+    assert [case.name for case in read_collection(partly_labelled, "train")] == [f"balls{n}" for n in range(5)]
+    (case,) = unlabelled_volumes(partly_labelled, "train")
+    slices, labels = case.load()
+    assert case.name == "balls5"
+    assert slices.shape == labels.shape == (24, 40, 40)
+    assert slices.std() > 10
+    assert not labels.any()
+    assert unlabelled_volumes(partly_labelled, "val") == []
 
 
 def test_frames_come_in_order_and_in_colour(collection: Path) -> None:

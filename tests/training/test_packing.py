@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imos.cli import main
 from imos.errors import UserError
-from imos.training.packing import Source, read_pack, training_stacks, write_pack
+from imos.training.packing import Source, other_volumes, read_pack, training_stacks, write_pack
 from imos.training.volumes import labelled_stacks, volumes_of
 
 
@@ -35,6 +36,15 @@ def test_training_cuts_from_a_pack_as_from_the_collection(collection, tmp_path):
     shapes = [[[view.slices.shape for view in views] for views in source] for source in (packed, direct)]
     assert shapes[0] == shapes[1]
     assert sum(len(views) for views in direct) > len(direct)  # other planes
+
+
+def test_volumes_without_labels_travel_too(partly_labelled, tmp_path):
+    path = tmp_path / "pack.npz"
+    assert main(["pack", str(partly_labelled), str(path)]) == 0
+    for source in (Source(partly_labelled), Source(path)):
+        (volume,) = other_volumes(source)
+        assert volume.slices.shape == (24, 40, 40)
+        assert len(training_stacks(source)) == 6, "five volumes and a still"
 
 
 def test_another_file_is_refused_in_one_line(tmp_path):

@@ -16,7 +16,7 @@ from imos.network.weights import read_weights
 from imos.propagation.model import BUNDLED, ENCODER_PREFIX
 from imos.training.packing import Source, training_stacks
 from imos.training.phases import Phase, Schedule
-from imos.training.producers import SampleMaker, produce
+from imos.training.producers import SampleMaker, StackChoice, produce
 from imos.training.run import TrainSettings, batches
 from imos.training.samples import Sample
 
@@ -51,6 +51,17 @@ def test_shapes(maker: SampleMaker) -> None:
     assert sample.scores.shape == (2, 32, 32)
     assert [level.shape[0] for level in sample.maps] == [3] * 3
     assert sample.masks[0].any()
+
+
+def test_supervoxels_of_labelled_and_other_volumes_are_cut_from_too(partly_labelled: Path) -> None:
+    source = Source(partly_labelled, holds_out=False, synthetic_share=0.0, supervoxel_share=0.5)
+    choices = [StackChoice(source, SEED) for _ in range(2)]
+    kinds = []
+    for number in range(30):
+        (stacks, _), (same, _) = (choice.of(number, np.random.default_rng(number)) for choice in choices)
+        assert all(np.array_equal(one.labels, other.labels) for one, other in zip(stacks, same, strict=True))
+        kinds.append(len(stacks) == 1)
+    assert 5 < sum(kinds) < 25
 
 
 def test_the_first_samples_are_coarse(collection: Path, encoder: dict[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ session chooses the window by what was painted.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,9 @@ from imos.errors import UserError
 
 STILLS = "-"
 """What frames.tsv says instead of a sequence's name where a row is a set of single pictures."""
+
+UNLABELLED = "-"
+"""What volumes.tsv says instead of labels where a volume has none, and no file of them."""
 
 
 class Modality(StrEnum):
@@ -60,7 +64,7 @@ def modality_of(description: str) -> Modality:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One labelled volume or frame sequence.
+    """One volume or frame sequence.
 
     Attributes:
         group: Data set it belongs to.
@@ -69,7 +73,7 @@ class Case:
         path: NIfTI file, or folder with `images` and `masks`.
         axis: Array axis to walk along; for frames 0.
         is_video: Frames instead of a volume.
-        path_of_labels: Label map, or folder of masks.
+        path_of_labels: Label map, or folder of masks; None where nothing is labelled.
     """
 
     group: str
@@ -78,19 +82,20 @@ class Case:
     path: Path
     axis: int
     is_video: bool
-    path_of_labels: Path
+    path_of_labels: Path | None
 
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Slices and labels.
 
         Returns:
-            `(D, H, W)` gray or `(D, H, W, 3)` RGB uint8, and `(D, H, W)` uint8, walked along the first axis.
+            `(D, H, W)` gray or `(D, H, W, 3)` RGB uint8, and `(D, H, W)` uint8, walked along the first axis; labels
+            are 0 throughout where there are none.
 
         Raises:
             UserError: A file is missing or unreadable, image and labels differ in shape, or a label is above 255.
         """
         try:
-            return self._load_frames() if self.is_video else self._load_volume()
+            return self._load_frames(self.path / "masks") if self.is_video else self._load_volume()
         except (OSError, EOFError) as error:
             raise UserError(f"Cannot read {self.path} or its labels: {error}") from error
 
@@ -98,7 +103,11 @@ class Case:
         import nibabel  # here: training from a pack needs no reader of medical formats
 
         try:
-            pair = [np.asarray(nibabel.load(path).dataobj) for path in (self.path, self.path_of_labels)]
+            image = np.asarray(nibabel.load(self.path).dataobj)
+            if self.path_of_labels is None:
+                pair = [image, np.zeros(image.shape, np.uint8)]
+            else:
+                pair = [image, np.asarray(nibabel.load(self.path_of_labels).dataobj)]
         except nibabel.filebasedimages.ImageFileError as error:
             raise OSError(error) from error
         if pair[0].shape != pair[1].shape:
@@ -117,11 +126,11 @@ class Case:
         image = Image(slices, np.eye(4), ImageKind.VOLUME, self.path.name, modality=modality)
         return apply_window(slices, choose_window(image, slices[labels > 0] if labels.any() else None))
 
-    def _load_frames(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _load_frames(self, folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         frames: list[NDArray[np.uint8]] = []
         masks: list[NDArray[np.uint8]] = []
         for path in sorted(path for path in (self.path / "images").glob("*") if path.suffix in (".jpg", ".png")):
-            frame, mask = cv2.imread(str(path)), cv2.imread(str(self.path_of_labels / f"{path.stem}.png"), -1)
+            frame, mask = cv2.imread(str(path)), cv2.imread(str(folder / f"{path.stem}.png"), -1)
             if frame is None or mask is None:
                 raise UserError(f"Cannot read {path} or its mask {path.stem}.png.")
             frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
@@ -135,25 +144,19 @@ class Case:
 
 
 def read_collection(root: Path, split: str) -> list[Case]:
-    """All sequences of one split.
+    """All labelled sequences of one split.
 
     Args:
         root: Folder with `volumes.tsv` and `frames.tsv` (one of them is enough).
         split: E.g. `train` or `val`.
 
     Raises:
-        UserError: There are no tables, or none of their rows is of this split.
+        UserError: There are no tables, or none of their rows is of this split and labelled.
     """
     tables = [root / name for name in ("volumes.tsv", "frames.tsv")]
     if not any(table.is_file() for table in tables):
         raise UserError(f"{root} has neither volumes.tsv nor frames.tsv. Give the folder of a collection.")
-    cases: list[Case] = []
-    for row in _rows(tables[0]):
-        if row["split"] == split:
-            path = root / row["file"]
-            labels = path.with_name(path.name.replace(".nii.gz", ".seg.nii.gz"))
-            modality = modality_of(row["modality"])
-            cases.append(Case(row["set"], row["case"], modality, path, int(row["slice_axis"]), False, labels))
+    cases = [case for case in _volumes(root, split) if case.path_of_labels is not None]
     for row in _rows(tables[1]):
         if row["split"] == split and row["sequence"] != STILLS:
             path = root / split / "frames" / row["set"] / row["sequence"]
@@ -163,6 +166,21 @@ def read_collection(root: Path, split: str) -> list[Case]:
         known = sorted({row["split"] for table in tables for row in _rows(table)})
         raise UserError(f"{root} has no case of split '{split}'. Its splits: {', '.join(known) or 'none'}.")
     return cases
+
+
+def unlabelled_volumes(root: Path, split: str) -> list[Case]:
+    """The volumes of one split that nobody labelled; perhaps none."""
+    return [case for case in _volumes(root, split) if case.path_of_labels is None]
+
+
+def _volumes(root: Path, split: str) -> Iterator[Case]:
+    for row in _rows(root / "volumes.tsv"):
+        if row["split"] == split:
+            path = root / row["file"]
+            labels = path.with_name(path.name.replace(".nii.gz", ".seg.nii.gz"))
+            has_labels = row.get("labels", "").strip() != UNLABELLED
+            modality, axis = modality_of(row["modality"]), int(row["slice_axis"])
+            yield Case(row["set"], row["case"], modality, path, axis, False, labels if has_labels else None)
 
 
 def stills(root: Path, split: str) -> list[tuple[Path, Path]]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imos.arguments import names, positive
+from imos.arguments import names, positive, share
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
@@ -148,7 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, help="slices a step (12; xmem: 4 sequences, shared by the processes)")
     parser.add_argument("--rate", type=float, help="highest learning rate (2e-4; xmem: 1e-5)")
     parser.add_argument(
-        "--synthetic", type=float, default=0.0, metavar="SHARE",
+        "--synthetic", type=share, default=0.0, metavar="SHARE",
         help="share of passes through synthetic volumes, against forgetting (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="folder of the run (default: beside the output)")

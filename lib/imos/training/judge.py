@@ -184,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write."""
     source: Path = args.data
     stacks = read_pack(source) if source.is_file() else labelled_stacks(source)
-    stacks = [stack for stack in stacks if len(stack.slices) >= 4][:: max(1, args.every)]
+    stacks = [stack for stack in stacks if len(stack.slices) >= 4 and stack.labels.any()][:: max(1, args.every)]
     model = load(args.weights, device="cpu", judged=False)
     is_floor = args.floor or model.network is None
     steps = collect(replace(model, network=None) if is_floor else model, stacks)

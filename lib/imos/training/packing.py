@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imos.errors import UserError
-from imos.training.volumes import Stack, labelled_stacks, turned
+from imos.training.volumes import Stack, labelled_stacks, turned, unlabelled_stacks
 
 LARGEST = 60 * 2**20
 """Bytes: what a lent machine takes beside the code."""
@@ -85,6 +85,7 @@ class Source:
         without: Categories of a collection that nothing is learned from.
         holds_out: Every eighth volume is kept for monitoring.
         synthetic_share: Of samples that come from synthetic volumes.
+        supervoxel_share: Of the other samples: how many have supervoxels of volumes for objects, labelled or not.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class Source:
     without: tuple[str, ...] = ()
     holds_out: bool = True
     synthetic_share: float = 0.35
+    supervoxel_share: float = 0.0
 
 
 def training_stacks(source: Source) -> list[list[Stack]]:
@@ -108,6 +110,17 @@ def training_stacks(source: Source) -> list[list[Stack]]:
     return [views for stack in stacks if (views := turned(stack))]
 
 
+def other_volumes(source: Source) -> list[Stack]:
+    """Volumes of a source that nobody labelled.
+
+    Raises:
+        UserError: They cannot be read.
+    """
+    if source.path.is_file():
+        return [stack for stack in read_pack(source.path) if not stack.labels.any()]
+    return unlabelled_stacks(source.path, source.split, source.groups)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `pack`."""
     parser.add_argument("data", type=Path, help="folder of a collection with volumes.tsv and frames.tsv")
@@ -116,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Pack the training split."""
-    stacks = labelled_stacks(args.data)
+    stacks = [*labelled_stacks(args.data), *unlabelled_stacks(args.data)]
     size = write_pack(stacks, args.out)
     print(f"{len(stacks)} stacks, {size / 2**20:.1f} MiB")
     if size > LARGEST:

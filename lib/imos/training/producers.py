@@ -19,9 +19,10 @@ from torch import Tensor
 
 from imos.errors import UserError
 from imos.network.efficientnet import EfficientNetLite0
-from imos.training.packing import Source, training_stacks
+from imos.training.packing import Source, other_volumes, training_stacks
 from imos.training.phases import Schedule
 from imos.training.samples import Sample, make_sample
+from imos.training.supervoxels import SupervoxelPool
 from imos.training.volumes import Stack, synthetic_stack
 
 SYNTHETIC_POOL = 24
@@ -45,7 +46,7 @@ class Maker(Protocol[MadeByIt]):
 
 
 class StackChoice:
-    """Which stacks sample number n may be cut from: real ones, or a synthetic volume.
+    """Which stacks sample number n may be cut from: labelled ones, a synthetic volume, or one cut into supervoxels.
 
     Args:
         source: What to cut from.
@@ -53,7 +54,7 @@ class StackChoice:
         cases: `train` leaves every eighth volume, sequence and still out, `monitor` takes only those.
 
     Raises:
-        UserError: The collection is too small to be divided.
+        UserError: The collection is too small to be divided; or supervoxels cannot be made.
     """
 
     def __init__(self, source: Source, seed: int, cases: str = "train") -> None:
@@ -72,11 +73,16 @@ class StackChoice:
         self._seed = seed
         self._synthetic: dict[int, list[Stack]] = {}
         self._share = source.synthetic_share if cases == "train" else 0.0
+        self._cut_share = source.supervoxel_share if cases == "train" else 0.0
+        if self._cut_share:
+            self._cut = SupervoxelPool([*(views[0] for views in kept), *other_volumes(source)], seed)
 
     def of(self, number: int, random: np.random.Generator) -> tuple[list[Stack], NDArray[np.float64] | None]:
         """Stacks for sample `number`, and how often each is cut from; None for equally."""
         if random.random() < self._share:
             return self._pool(int(random.integers(SYNTHETIC_POOL)) + SYNTHETIC_POOL * (number // SYNTHETIC_EVERY)), None
+        if self._cut_share and random.random() < self._cut_share:
+            return [self._cut.draw(random)], None
         return self.stacks, self.shares
 
     def _pool(self, number: int) -> list[Stack]:

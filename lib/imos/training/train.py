@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from imos.arguments import positive
+from imos.arguments import positive, share
 from imos.errors import UserError
 from imos.network.small import SmallNetwork
 from imos.network.weights import load_strictly, read_weights
@@ -55,6 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--rate", type=float, help=f"highest learning rate ({defaults.rate}; xmem: 1e-5)")
     parser.add_argument("--save-every", type=positive, help="steps between checkpoints")
+    parser.add_argument(
+        "--supervoxels", type=share, default=0.0, metavar="SHARE",
+        help="share of real samples whose objects are supervoxels of volumes, labelled or not (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--smoke", action="store_true", help="all phases in two minutes, to see that it runs")
     add_machine_arguments(parser)
     only = parser.add_argument_group("only with --configuration xmem")
@@ -121,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
             load_strictly(network, part(read_weights(args.init).tensors, NETWORK_PREFIX), args.init.name)
         train(
             Run(args.folder, Start(encoder, network, passed_on=judge), settings, device),
-            Source(args.data),
+            Source(args.data, supervoxel_share=args.supervoxels),
             encoder,
             machine,
         )

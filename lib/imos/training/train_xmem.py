@@ -333,7 +333,7 @@ def run(args: argparse.Namespace) -> int:
         torch.manual_seed(settings.seed)
         weights = None if args.init is None else read_weights(args.init)
         network = starting_network(weights, adapters=args.adapters)
-        source = Source(args.data)
+        source = Source(args.data, supervoxel_share=args.supervoxels)
         if weights is None and not (args.folder / CHECKPOINT).is_file():
             first = ClipMaker(source, settings.curriculum, settings.seed)
             seen = ClipBatch.of([first.make(number) for number in range(SETTLING)], device)

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from scipy.ndimage import label as connected
 
 from imos.datasets.categories import read_categories
-from imos.datasets.collection import read_collection, stills
+from imos.datasets.collection import read_collection, stills, unlabelled_volumes
 from imos.errors import UserError
 
 SMALLEST_AREA = 12
@@ -105,6 +105,21 @@ def labelled_stacks(
         picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         stacks.append(Stack.of(picture[None], label[None], is_video=True))
     return stacks
+
+
+def unlabelled_stacks(root: Path, split: str = "train", groups: tuple[str, ...] = ()) -> list[Stack]:
+    """Volumes of a collection that nobody labelled.
+
+    Args:
+        root: Folder of the collection.
+        split: Which rows.
+        groups: Only these data sets; empty for all.
+
+    Raises:
+        UserError: A volume cannot be read.
+    """
+    cases = [case for case in unlabelled_volumes(root, split) if not groups or case.group in groups]
+    return [Stack.of(*case.load()) for case in cases]
 
 
 def turned(stack: Stack) -> list[Stack]:
