@@ -18,7 +18,7 @@ from imos.network.small import Decoded, SmallNetwork, has_adapters, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights
 from imos.propagation import likeness
 from imos.propagation.kinds import PREFIX
-from imos.propagation.model import BUNDLED, NETWORK_PREFIX
+from imos.propagation.model import BUNDLED, JUDGE_PREFIX, NETWORK_PREFIX
 from imos.training import taken
 from imos.training.finetune import Tune, known_courses, steps_for, synthetic_courses, tunes
 from imos.training.packing import Source, training_stacks, write_pack
@@ -62,7 +62,7 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     assert cli.main(words(collection, base, output, "--tune", "adapters")) == 0
     content = read_weights(output)
     assert content.info.extra["kind"] == "adapter"
-    names = [name for name in content.tensors if not name.startswith((PREFIX, likeness.PREFIX))]
+    names = [name for name in content.tensors if not name.startswith((PREFIX, likeness.PREFIX, JUDGE_PREFIX))]
     assert names
     assert all(is_adapter(name.removeprefix(NETWORK_PREFIX)) for name in names)
     plain, adapted = imos.load(base, device="cpu"), imos.load(base, adapter=output, device="cpu")
@@ -78,6 +78,12 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     assert adapted.plain is not None
     assert adapted.plain.network is not None
     assert not has_adapters(adapted.plain.network.state_dict()), "what it is not used for is carried by the base"
+    assert plain.judge is not None
+    assert adapted.judge is not None
+    assert adapted.plain.judge is not None
+    np.testing.assert_array_equal(adapted.plain.judge.quality, plain.judge.quality)
+    np.testing.assert_allclose(adapted.judge.quality[:-1], plain.judge.quality[:-1], rtol=1e-6)
+    assert adapted.judge.quality[-1] >= plain.judge.quality[-1] - 1e-6, "never lowered"
     for name, tensor in plain.network.state_dict().items():
         assert torch.equal(adapted.network.state_dict()[name], tensor)
     assert list(tmp_path.iterdir()) == [output]  # the run's folder is gone

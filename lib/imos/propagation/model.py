@@ -187,7 +187,7 @@ def load(
         return Model(path.name, digest, place, content.info, xmem=xmem)
     if configuration == SMALL:
         plain = _small(base, digest, place, judged=judged)
-        return plain if adapter is None else _adapted(plain, content)
+        return plain if adapter is None else _adapted(plain, content, judged=judged)
     raise UserError(
         f"{path.name} holds weights of configuration '{configuration}'; known are '{SMALL}' and '{XMEM}'."
         " Give a file made by iMOS, or an XMem or iMOS .pth."
@@ -211,11 +211,15 @@ def _small(content: Weights, digest: str, place: torch.device, *, judged: bool) 
     )
 
 
-def _adapted(plain: Model, content: Weights) -> Model:
+def _adapted(plain: Model, content: Weights, *, judged: bool) -> Model:
     seen = Seen.from_tensors(content.tensors)
-    network = _network(content, plain.device)
     return replace(
-        plain, network=network, kinds=from_tensors(content.tensors), seen=seen, plain=None if seen is None else plain
+        plain,
+        network=_network(content, plain.device),
+        judge=_judge(content, JUDGE_PREFIX) if judged else None,
+        kinds=from_tensors(content.tensors),
+        seen=seen,
+        plain=None if seen is None else plain,
     )
 
 

@@ -22,12 +22,14 @@ from imos.arguments import names, positive, share
 from imos.errors import UserError
 from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
+from imos.propagation.existence import Judge
 from imos.propagation.kinds import MOST, Kind, to_tensors
 from imos.propagation.likeness import MOST as MOST_LOOKS
 from imos.propagation.likeness import Looks, Seen, reach_of
 from imos.propagation.model import (
     BUNDLED,
     ENCODER_PREFIX,
+    JUDGE_PREFIX,
     NETWORK_PREFIX,
     SMALL,
     XMEM,
@@ -107,14 +109,18 @@ class FineTuning(Start):
         sequences: int,
         kinds: Sequence[Kind],
         seen: Seen | None = None,
+        judge: Judge | None = None,
     ) -> None:
-        """The same, with what is known of the labelled objects, and with what alone it is to be used for."""
+        """The same, with what is known of the labelled objects, what alone it is to be used for, and how sure it is."""
         tensors = {
             NETWORK_PREFIX + name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
             for name, tensor in network.items()
             if self.trains(name) or name in self.carried
         }
         tensors |= to_tensors(kinds) | (seen.to_tensors() if seen is not None else {})
+        if judge is not None:
+            fitted = {"existence": judge.existence, "quality": judge.quality}
+            tensors |= {JUDGE_PREFIX + name: torch.from_numpy(weights).float() for name, weights in fitted.items()}
         extra = {
             "kind": "adapter",
             "tune": self.tune.value,
@@ -212,9 +218,8 @@ def run(args: argparse.Namespace) -> int:
                 count = current.step * settings.batch * processes()
                 # An adapter that was used for everything stays so.
                 looks = None if args.adapter and champion.seen is None else seen_in(base, stacks, champion.seen)
-                start.write(
-                    folder / WEIGHTS, kept.network.state_dict(), count, kinds if kept.knows else base.kinds, looks
-                )
+                known = kinds if kept.knows else base.kinds
+                start.write(folder / WEIGHTS, kept.network.state_dict(), count, known, looks, kept.judge)
             hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
     return 0
 

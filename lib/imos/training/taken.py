@@ -3,7 +3,8 @@
 What was learned from few volumes fits them better than others: of one volume at most half of the way is taken, of two
 two thirds, and so on. Half of that has been better than nothing on other volumes of every set (docs/training.md); whole
 passes over the labelled objects decide whether it is more, or nothing after all. Kinds are kept unless they harm passes
-through other volumes than their own.
+through other volumes than their own. These passes go to where the objects end: the judge, which was fitted to the base,
+says nothing of how good a tuned network is, and is lifted for it afterwards (confidence.py).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor
 
 from imos.network.small import SmallNetwork
+from imos.propagation.existence import Judge, Sure
 from imos.propagation.model import Model
-from imos.training.passes import quality_of, walks
+from imos.training.confidence import lifted
+from imos.training.passes import Walk, quality_of, walks
 from imos.training.rollouts import Course
 from imos.training.volumes import volumes_of
 
@@ -61,10 +64,12 @@ class Taken(NamedTuple):
     Attributes:
         network: Part of the way to the tuned one.
         knows: Whether kinds are kept.
+        judge: As it suits the network; None where the base has none.
     """
 
     network: SmallNetwork
     knows: bool
+    judge: Judge | None
 
 
 def choose(base: Model, tuned: SmallNetwork, courses: Sequence[Course]) -> Taken:
@@ -83,11 +88,12 @@ def choose(base: Model, tuned: SmallNetwork, courses: Sequence[Course]) -> Taken
     objects = walks([course.stack for course in courses], MOST_OBJECTS)
     farther = farthest(volumes_of([course.stack for course in courses]))
     if not objects:
-        return Taken(partly(network, tuned, farther), knows=True)
+        return Taken(partly(network, tuned, farther), knows=True, judge=base.judge)
+    sure = Sure()
 
     @cache
     def value(way: float, *, knows: bool) -> float:
-        acting = base.decoding_with(partly(network, tuned, way)) if way else base
+        acting = _part_of_the_way(base, tuned, way).but(judge=sure, floor_judge=sure)
         kinds = (known[id(walk.stack)] if knows else base.kinds for walk in objects)
         found = [quality_of(acting.but(kinds=of_walk), walk) for of_walk, walk in zip(kinds, objects, strict=True)]
         mean = float(np.mean(found))
@@ -95,7 +101,18 @@ def choose(base: Model, tuned: SmallNetwork, courses: Sequence[Course]) -> Taken
         return mean
 
     knows = not any(known.values()) or value(0.0, knows=True) >= value(0.0, knows=False)
-    return Taken(partly(network, tuned, _search(partial(value, knows=knows), farther)), knows)
+    way = _search(partial(value, knows=knows), farther)
+
+    def knowing(model: Model, walk: Walk) -> Model:
+        return model.but(kinds=known[id(walk.stack)]) if knows else model
+
+    judge = lifted(base, _part_of_the_way(base, tuned, way), objects, knowing) if way else base.judge
+    return Taken(partly(network, tuned, way), knows, judge)
+
+
+def _part_of_the_way(base: Model, tuned: SmallNetwork, way: float) -> Model:
+    assert base.network is not None  # `choose` has seen to it
+    return base.decoding_with(partly(base.network, tuned, way)) if way else base
 
 
 def _search(value: Callable[[float], float], farther: float) -> float:
