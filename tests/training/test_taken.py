@@ -14,7 +14,7 @@ from imos.network.small import SmallNetwork
 from imos.training import taken
 from imos.training.passes import mask_of, quality_of, walks
 from imos.training.rollouts import Course
-from imos.training.taken import choose, farthest, partly
+from imos.training.taken import choose, farthest, partly, search
 from imos.training.volumes import Stack, synthetic_stack
 
 
@@ -75,6 +75,25 @@ def test_more_volumes_carry_farther() -> None:
     assert ways == sorted(ways)
     assert ways[0] == 0.5
     assert ways[-1] < 1
+
+
+@pytest.mark.parametrize(
+    ("volumes", "nothing", "half", "all_of_it", "taken_way"),
+    [
+        (3, 0.70, 0.70, 0.705, 3 / 8),  # in doubt half of what few volumes allow
+        (3, 0.70, 0.70, 0.72, 3 / 4),
+        (3, 0.72, 0.70, 0.70, 0.0),
+        (5, 0.70, 0.70, 0.695, 5 / 6),  # in doubt all of what many allow
+        (5, 0.70, 0.72, 0.70, 5 / 12),
+        (5, 0.75, 0.70, 0.70, 0.0),
+        (5, 0.75, 0.77, 0.70, 5 / 12),
+    ],
+)
+def test_in_doubt_it_depends_on_the_volumes_and_a_clear_gain_decides(
+    volumes: int, nothing: float, half: float, all_of_it: float, taken_way: float
+) -> None:
+    way = farthest(volumes)
+    assert search({0.0: nothing, way / 2: half, way: all_of_it}.__getitem__, volumes) == taken_way
 
 
 def test_two_stacks_of_one_volume_carry_no_farther_than_one(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

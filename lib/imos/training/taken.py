@@ -1,10 +1,11 @@
 """How far a fine-tuning goes from the base's weights to the tuned ones (interpolation as in WiSE-FT).
 
 What was learned from few volumes fits them better than others: of one volume at most half of the way is taken, of two
-two thirds, and so on. Half of that has been better than nothing on other volumes of every set (docs/training.md); whole
-passes over the labelled objects decide whether it is more, or nothing after all. Kinds are kept unless they harm passes
-through other volumes than their own. These passes go to where the objects end: the judge, which was fitted to the base,
-says nothing of how good a tuned network is, and is lifted for it afterwards (confidence.py).
+two thirds, and so on. On other volumes half of that has been better than nothing on every set, and all of it better
+than half where there were four volumes or more (docs/training.md); so these are taken unless whole passes over the
+labelled objects say otherwise. Kinds are kept unless they harm passes through other volumes than their own. The passes
+go to where the objects end: the judge, which was fitted to the base, says nothing of how good a tuned network is, and
+is lifted for it afterwards (confidence.py).
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from imos.training.volumes import volumes_of
 MOST_OBJECTS = 12
 """Objects walked along for every choice."""
 WORTH = 0.01
-"""J&F by which a choice must be better than half of the way: a mean over so few objects says no more."""
+"""J&F by which something else must be better than what is taken in doubt: a mean over so few objects says no more."""
+MANY = 4
+"""Volumes from which on all of the way that they allow is taken in doubt; of fewer, half of it."""
 
 
 def partly(base: SmallNetwork, tuned: SmallNetwork, way: float) -> SmallNetwork:
@@ -86,9 +89,9 @@ def choose(base: Model, tuned: SmallNetwork, courses: Sequence[Course]) -> Taken
         raise ValueError(msg)
     known = {id(course.stack): course.kinds for course in courses}
     objects = walks([course.stack for course in courses], MOST_OBJECTS)
-    farther = farthest(volumes_of([course.stack for course in courses]))
+    volumes = volumes_of([course.stack for course in courses])
     if not objects:
-        return Taken(partly(network, tuned, farther), knows=True, judge=base.judge)
+        return Taken(partly(network, tuned, farthest(volumes)), knows=True, judge=base.judge)
     sure = Sure()
 
     @cache
@@ -101,7 +104,7 @@ def choose(base: Model, tuned: SmallNetwork, courses: Sequence[Course]) -> Taken
         return mean
 
     knows = not any(known.values()) or value(0.0, knows=True) >= value(0.0, knows=False)
-    way = _search(partial(value, knows=knows), farther)
+    way = search(partial(value, knows=knows), volumes)
 
     def knowing(model: Model, walk: Walk) -> Model:
         return model.but(kinds=known[id(walk.stack)]) if knows else model
@@ -115,10 +118,20 @@ def _part_of_the_way(base: Model, tuned: SmallNetwork, way: float) -> Model:
     return base.decoding_with(partly(base.network, tuned, way)) if way else base
 
 
-def _search(value: Callable[[float], float], farther: float) -> float:
-    """Half of the way where that does no harm, and all of it where that gains more."""
-    best, found = farther / 2, value(farther / 2)
-    nothing = value(0.0)
-    if nothing > found + WORTH:
-        best, found = 0.0, nothing
-    return farther if value(farther) > found + WORTH else best
+def search(value: Callable[[float], float], volumes: int) -> float:
+    """How much of the way to take.
+
+    Args:
+        value: J&F of passes with so much of it.
+        volumes: That were learned from.
+
+    Returns:
+        What is best in doubt, unless nothing, half or all of what the volumes allow is better by more than `WORTH`.
+    """
+    all_of_it = farthest(volumes)
+    in_doubt, other = (all_of_it, all_of_it / 2) if volumes >= MANY else (all_of_it / 2, all_of_it)
+    best = in_doubt
+    for way in (0.0, other):
+        if value(way) > value(best) + WORTH:
+            best = way
+    return best
