@@ -16,11 +16,12 @@ from imos import cli
 from imos.errors import UserError
 from imos.network.small import Decoded, SmallNetwork, has_adapters, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights
-from imos.propagation import likeness
-from imos.propagation.kinds import PREFIX
+from imos.propagation import likeness, taught
+from imos.propagation.kinds import PREFIX, Kind
 from imos.propagation.model import BUNDLED, JUDGE_PREFIX, NETWORK_PREFIX
 from imos.training import taken
 from imos.training.finetune import Tune, known_courses, steps_for, synthetic_courses, tunes
+from imos.training.known import kinds_of
 from imos.training.packing import Source, training_stacks, write_pack
 from imos.training.passes import quality_of, walks
 from imos.training.volumes import Stack, volumes_of
@@ -62,7 +63,9 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     assert cli.main(words(collection, base, output, "--tune", "adapters")) == 0
     content = read_weights(output)
     assert content.info.extra["kind"] == "adapter"
-    names = [name for name in content.tensors if not name.startswith((PREFIX, likeness.PREFIX, JUDGE_PREFIX))]
+    names = [
+        name for name in content.tensors if not name.startswith((PREFIX, likeness.PREFIX, taught.PREFIX, JUDGE_PREFIX))
+    ]
     assert names
     assert all(is_adapter(name.removeprefix(NETWORK_PREFIX)) for name in names)
     plain, adapted = imos.load(base, device="cpu"), imos.load(base, adapter=output, device="cpu")
@@ -75,6 +78,8 @@ def test_only_what_was_tuned_is_in_the_file_and_it_loads(collection: Path, base:
     objects = sum(views[0].objects().size for views in training_stacks(Source(collection, "train")))
     assert 0 < len(adapted.kinds) <= objects
     assert adapted.seen is not None
+    assert adapted.taught is not None
+    assert 0 < sum(map(len, adapted.taught.weights.values())) <= objects
     assert adapted.plain is not None
     assert adapted.plain.network is not None
     assert not has_adapters(adapted.plain.network.state_dict()), "what it is not used for is carried by the base"
@@ -190,12 +195,17 @@ def test_none_is_made_where_none_is_asked_for() -> None:
 def test_two_stacks_of_one_volume_are_one_volume_and_teach_each_other_no_kinds(ball: Callable[..., Stack]) -> None:
     """A CT with lung and vessel is walked in two windows; it is no evidence on other patients."""
     base = imos.load(device="cpu")
+
+    def kinds(stacks: list[Stack]) -> list[list[Kind]]:
+        return [kinds_of(base.steps, stack) for stack in stacks]
+
     lung, vessel = (replace(ball(seed), volume=0) for seed in (1, 2))
     assert volumes_of([lung, vessel]) == 1
-    courses, new = known_courses(base, [lung, vessel])
+    courses, new = known_courses(base, [lung, vessel], kinds([lung, vessel]))
     assert [course.kinds for course in courses] == [(), ()]
     assert len(new) == 2
-    courses, _ = known_courses(base, [lung, replace(vessel, volume=1), ball(3)])
+    stacks = [lung, replace(vessel, volume=1), ball(3)]
+    courses, _ = known_courses(base, stacks, kinds(stacks))
     assert [len(course.kinds) for course in courses] == [2, 2, 2]
     assert volumes_of([course.stack for course in courses]) == 3
 

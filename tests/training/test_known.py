@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,7 @@ from imos.propagation.logistic import PixelSamples, mean_loss
 from imos.propagation.model import Model
 from imos.propagation.region import region_around
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
-from imos.training.finetune import seen_in
-from imos.training.known import kinds_of, thinned
+from imos.training.known import kinds_of, painted_of, seen_in, taught_in, thinned
 from imos.training.volumes import Stack
 
 
@@ -41,13 +41,34 @@ def test_a_kind_finds_its_like_in_another_volume(model: Model, ball: Callable[..
 
 def test_an_adapter_is_used_for_what_looks_like_its_volumes(model: Model, ball: Callable[..., Stack]) -> None:
     stacks = [ball(seed) for seed in range(3)]
-    seen = seen_in(model, stacks, None)
+    seen = seen_in(model.steps, stacks, None)
     dark = Stack.of(255 - ball(7).slices, ball(7).labels)
 
     assert NEAREST <= seen.reach <= FARTHEST
     assert [seen.includes(look(model, one)) for one in (ball(8), dark)] == [True, False]
-    later = seen_in(model, [dark], seen)
+    later = seen_in(model.steps, [dark], seen)
     assert [later.includes(look(model, one)) for one in (ball(8), dark)] == [True, True], "nothing is forgotten"
+
+
+def test_its_decoder_is_used_for_objects_like_those_that_taught_it(model: Model, ball: Callable[..., Stack]) -> None:
+    stacks = [ball(seed) for seed in range(3)]
+    found = [kinds_of(model.steps, stack) for stack in stacks]
+    taught = taught_in(model.steps, stacks, found, None)
+    assert taught is not None
+    rim = ball(8)
+    inner = np.stack([cv2.erode(plane, np.ones((7, 7), np.uint8)) for plane in rim.labels])
+    rim = Stack.of(rim.slices, rim.labels - inner)  # the same image, another object in it
+
+    def is_included(stack: Stack) -> bool:
+        return all(taught.includes(painted) for painted in painted_of(model.steps, stack))
+
+    assert is_included(ball(8))
+    assert not is_included(rim)
+    assert taught_in(model.steps, [ball(1, depth=3)], [[]], None) is None, "too few slices to be a kind"
+    assert taught_in(model.steps, [ball(1, depth=3)], [[]], taught) is taught
+    taught = taught_in(model.steps, [rim], [kinds_of(model.steps, rim)], taught)
+    assert is_included(ball(8))
+    assert is_included(rim)
 
 
 def look(model: Model, stack: Stack) -> torch.Tensor:

@@ -139,8 +139,17 @@ def reach_of(volumes: Sequence[Volume]) -> float:
     apart = [
         Looks.together([other.all for other in volumes if other is not one]).distances(one.painted) for one in volumes
     ]
-    distances = torch.cat(apart) if apart else torch.zeros(0)
-    distances = distances[distances.isfinite()]
-    if not distances.numel():
-        return REACH_OF_ONE
-    return min(max(BEYOND * float(distances.quantile(0.9)), NEAREST), FARTHEST)
+    return beyond_most(torch.cat(apart) if apart else torch.zeros(0), NEAREST, FARTHEST, REACH_OF_ONE)
+
+
+def beyond_most(values: Tensor, least: float, most: float, of_none: float) -> float:
+    """A limit that a little more than nine tenths of some values keep.
+
+    Args:
+        values: Those that are not finite say nothing.
+        least: The limit is no less.
+        most: And no more.
+        of_none: Where no value says anything.
+    """
+    values = values[values.isfinite()]
+    return min(max(BEYOND * float(values.quantile(0.9)), least), most) if values.numel() else of_none

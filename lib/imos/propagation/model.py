@@ -21,7 +21,9 @@ from imos.propagation.cores import passes_at_once
 from imos.propagation.existence import FEATURES, Judge
 from imos.propagation.kinds import Kind, from_tensors
 from imos.propagation.likeness import Seen
+from imos.propagation.logistic import PixelSamples
 from imos.propagation.region import GRID
+from imos.propagation.taught import Taught
 
 BUNDLED = Path(__file__).parents[3] / "weights" / "small.safetensors"
 SMALL, XMEM = "small", "xmem"
@@ -81,6 +83,7 @@ class Model:
         share: `small`: how much of the network's correction is taken.
         kinds: `small`: what objects of the volumes look like that the adapter has learned from.
         seen: `small`: what the adapter has learned from; None: it is used for everything.
+        taught: `small`: what the adapter's decoder was trained on; None: it is used for all that `seen` includes.
         plain: `small`: the same without the adapter, for what looks otherwise; None where `seen` is.
         xmem: `xmem`: the paper's network.
     """
@@ -96,6 +99,7 @@ class Model:
     share: Share = ALL_OF_IT
     kinds: tuple[Kind, ...] = ()
     seen: Seen | None = None
+    taught: Taught | None = None
     plain: Model | None = None
     xmem: XMem | None = None
 
@@ -129,7 +133,7 @@ class Model:
 
     def for_everything(self) -> Model:
         """The same with the adapter, if there is one, for whatever is painted."""
-        return self.but(seen=None, plain=None)
+        return self.but(seen=None, taught=None, plain=None)
 
     def suited_to(self, features: torch.Tensor) -> Model:
         """What a painted object is carried with: with the adapter if it looks like something that that has seen.
@@ -138,6 +142,16 @@ class Model:
             features: `(F, P)` of the region around it (target.py).
         """
         if self.seen is None or self.plain is None or self.seen.includes(features):
+            return self
+        return self.plain
+
+    def decoding_for(self, painted: PixelSamples) -> Model:
+        """What a painted object is decoded with: with the adapter if that was trained on such objects.
+
+        Args:
+            painted: Its slice as the target model takes it.
+        """
+        if self.taught is None or self.plain is None or self.taught.includes(painted):
             return self
         return self.plain
 
@@ -219,6 +233,7 @@ def _adapted(plain: Model, content: Weights, *, judged: bool) -> Model:
         judge=_judge(content, JUDGE_PREFIX) if judged else None,
         kinds=from_tensors(content.tensors),
         seen=seen,
+        taught=Taught.from_tensors(content.tensors),
         plain=None if seen is None else plain,
     )
 

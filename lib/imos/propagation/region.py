@@ -121,6 +121,19 @@ class Region:
             ranges.append(slice(min(first, self.grid), max(after, first, 0)))
         return ranges[0], ranges[1]
 
+    def unknown(self, shape: tuple[int, int], others: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """Grid pixels that tell nothing of an object and its surroundings: outside the slice, or on its other parts.
+
+        Args:
+            shape: The slice's.
+            others: `(H, W)` other parts of the object.
+        """
+        unknown = np.ones((self.grid, self.grid), bool)
+        unknown[self.inside(shape)] = False
+        if others is not None and others.any():
+            unknown |= self.crop(others.astype(np.float32)) > 0.1
+        return unknown
+
     def beyond(self, values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
         """Values of this grid with those at the slice's edge continued outside the slice.
 

@@ -76,6 +76,9 @@ class TargetModel:
         mask: `(S, S)` float32 in [0, 1], the painted object on the grid.
         unknown: `(S, S)` pixels that say nothing: neither object nor background.
         kinds: Known objects.
+
+    Attributes:
+        painted: The painted slice's pixels, as they were fitted to.
     """
 
     def __init__(
@@ -87,8 +90,9 @@ class TargetModel:
     ) -> None:
         deviation, self._mean = torch.std_mean(features, 1, correction=0, keepdim=True)
         self._scale = 1.0 / (deviation + 1e-3)
-        samples = self.samples(features, mask, unknown)
-        self._weights = fit_logistic(samples, pull_of(samples, kinds, Looks.of(features)) if kinds else None)
+        self.painted = self.samples(features, mask, unknown)
+        pull = pull_of(self.painted, kinds, Looks.of(features)) if kinds else None
+        self._weights = fit_logistic(self.painted, pull)
 
     def score(self, features: Tensor) -> NDArray[np.float32]:
         """Log odds of object against background, `(S/2, S/2)`, limited to ±8."""

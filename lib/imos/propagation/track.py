@@ -168,17 +168,14 @@ def track_part(
     picture = _picture(plane, region)
     features, encoded = _see(model.steps, picture, corrects)
     model = model.suited_to(features)
+    target = TargetModel(features, probability, region.unknown(shape, others), model.kinds)
+    model = model.decoding_for(target.painted)
     networks = model.steps
     judge = (model.judge if corrects else model.floor_judge) or UNTAUGHT
     share = model.share.of(is_video=is_video, has_colour=has_colour)
     if not is_video:
         share = model.share.of_volume(edge_density(gray(picture), region.inside(shape)))
     correction = Correction(networks, encoded, gray(picture), probability) if encoded is not None else None
-    unknown = np.ones((region.grid, region.grid), bool)
-    unknown[region.inside(shape)] = False
-    if others.any():
-        unknown |= region.crop(others.astype(np.float32)) > 0.1
-    target = TargetModel(features, probability, unknown, model.kinds)
     areas = Areas.painted(float(mask.sum()))
     held: list[Estimate] = []  # slices without the object, until it is seen again or patience ends
     for distance, index in enumerate(range(start + step, stop + step, step), 1):

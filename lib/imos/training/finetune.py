@@ -24,8 +24,7 @@ from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
 from imos.propagation.existence import Judge
 from imos.propagation.kinds import MOST, Kind, to_tensors
-from imos.propagation.likeness import MOST as MOST_LOOKS
-from imos.propagation.likeness import Looks, Seen, reach_of
+from imos.propagation.likeness import Seen
 from imos.propagation.model import (
     BUNDLED,
     ENCODER_PREFIX,
@@ -37,8 +36,9 @@ from imos.propagation.model import (
     load,
     with_adapter,
 )
+from imos.propagation.taught import Taught
 from imos.training.finetune_xmem import finetune_xmem
-from imos.training.known import kinds_of, looks_of, thinned
+from imos.training.known import kinds_of, seen_in, taught_in, thinned
 from imos.training.lifeline import end_with_parent
 from imos.training.on_policy import train_on_policy
 from imos.training.packing import Source, training_stacks
@@ -109,15 +109,18 @@ class FineTuning(Start):
         sequences: int,
         kinds: Sequence[Kind],
         seen: Seen | None = None,
+        taught: Taught | None = None,
         judge: Judge | None = None,
     ) -> None:
-        """The same, with what is known of the labelled objects, what alone it is to be used for, and how sure it is."""
+        """The same, with what is known of the labelled objects, what it is for, and how sure it is."""
         tensors = {
             NETWORK_PREFIX + name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
             for name, tensor in network.items()
             if self.trains(name) or name in self.carried
         }
-        tensors |= to_tensors(kinds) | (seen.to_tensors() if seen is not None else {})
+        tensors |= to_tensors(kinds)
+        for known in (seen, taught):
+            tensors |= {} if known is None else known.to_tensors()
         if judge is not None:
             fitted = {"existence": judge.existence, "quality": judge.quality}
             tensors |= {JUDGE_PREFIX + name: torch.from_numpy(weights).float() for name, weights in fitted.items()}
@@ -195,7 +198,8 @@ def run(args: argparse.Namespace) -> int:
     carried = frozenset(name.removeprefix(NETWORK_PREFIX) for name in carried if name.startswith(NETWORK_PREFIX))
     encoder = part(content.tensors, ENCODER_PREFIX)
     stacks = [views[0] for views in training_stacks(source)]
-    courses, kinds = known_courses(base, stacks)
+    found = [kinds_of(base.steps, stack) for stack in stacks]
+    courses, kinds = known_courses(base, stacks, found)
     steps = args.steps or steps_for(volumes_of([course.stack for course in courses]))
     settings = TrainSettings(
         steps=steps,
@@ -217,16 +221,27 @@ def run(args: argparse.Namespace) -> int:
                 kept = choose(base, current.averaged.cpu(), courses)
                 count = current.step * settings.batch * processes()
                 # An adapter that was used for everything stays so.
-                looks = None if args.adapter and champion.seen is None else seen_in(base, stacks, champion.seen)
+                seen, taught = champion.seen, champion.taught
+                if not args.adapter or seen is not None:
+                    seen = seen_in(base.steps, stacks, seen)
+                if not args.adapter or taught is not None:
+                    taught = taught_in(base.steps, stacks, found, taught)
                 known = kinds if kept.knows else base.kinds
-                start.write(folder / WEIGHTS, kept.network.state_dict(), count, known, looks, kept.judge)
+                start.write(folder / WEIGHTS, kept.network.state_dict(), count, known, seen, taught, kept.judge)
             hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
     return 0
 
 
-def known_courses(base: Model, stacks: Sequence[Stack]) -> tuple[list[Course], list[Kind]]:
-    """What is walked, each with what is known of other volumes, and all that is known."""
-    found = [kinds_of(base.steps, stack) for stack in stacks]
+def known_courses(
+    base: Model, stacks: Sequence[Stack], found: Sequence[Sequence[Kind]]
+) -> tuple[list[Course], list[Kind]]:
+    """What is walked, each with what is known of other volumes, and all that is known.
+
+    Args:
+        base: May know kinds already.
+        stacks: To walk.
+        found: Kinds of each of them.
+    """
 
     def others(stack: Stack) -> list[Kind]:
         pairs = zip(stacks, found, strict=True)
@@ -235,20 +250,6 @@ def known_courses(base: Model, stacks: Sequence[Stack]) -> tuple[list[Course], l
     courses = [Course(stack, tuple(thinned(others(stack), MOST))) for stack in stacks]
     new = thinned([kind for kinds in found for kind in kinds], MOST)
     return courses, [*new, *thinned(base.kinds, MOST - len(new))]
-
-
-def seen_in(base: Model, stacks: Sequence[Stack], before: Seen | None) -> Seen:
-    """What the adapter is to be used for: what looks like these stacks, or like what it had learned from before."""
-    volumes: list[list[Stack]] = []
-    for stack in stacks:
-        same = next((others for others in volumes if others[0].is_of_volume(stack)), None)
-        volumes.append([stack]) if same is None else same.append(stack)
-    looks = [looks_of(base.steps, of_one) for of_one in volumes]
-    new, reach = Looks.together([one.all for one in looks]).thinned(MOST_LOOKS), reach_of(looks)
-    if before is None:
-        return Seen(new, reach)
-    old = before.looks.thinned(MOST_LOOKS - new.means.shape[0])
-    return Seen(Looks.together([new, old]), max(reach, before.reach))
 
 
 def synthetic_courses(courses: int, share: float) -> list[Course]:

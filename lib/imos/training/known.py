@@ -1,11 +1,12 @@
 """What an adapter remembers of the volumes that it learned from.
 
-Kinds of labelled objects (`propagation/kinds.py`), and what these look like from slice to slice (`likeness.py` there).
+Kinds of labelled objects (`propagation/kinds.py`), what these look like from slice to slice (`likeness.py` there), and
+which objects its decoder was trained on (`taught.py` there).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imos.network.steps import Steps
+from imos.propagation.kinds import MOST as MOST_KINDS
 from imos.propagation.kinds import Kind
-from imos.propagation.likeness import Looks, Volume
+from imos.propagation.likeness import MOST as MOST_LOOKS
+from imos.propagation.likeness import Looks, Seen, Volume, reach_of
 from imos.propagation.logistic import PixelSamples
 from imos.propagation.parts import GAP, GAP_OF_VIDEOS, split
 from imos.propagation.region import Region, region_around
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
-from imos.training.volumes import SMALLEST_AREA, Stack
+from imos.propagation.taught import Taught, limit_of
+from imos.training.volumes import SMALLEST_AREA, Stack, by_volume
 
 SLICES = 8
 """Slices of an object, spread evenly, beside the largest one."""
@@ -38,6 +42,57 @@ def kinds_of(steps: Steps, stack: Stack) -> list[Kind]:
             spread = shown[np.linspace(0, shown.size - 1, SLICES).round().astype(int)]
             found.append(_kind(steps, stack, int(value), largest, np.unique([largest, *spread])))
     return found
+
+
+def seen_in(steps: Steps, stacks: Sequence[Stack], before: Seen | None) -> Seen:
+    """What an adapter is to be used for: what looks like these stacks, or like what it had learned from before."""
+    looks = [looks_of(steps, of_one) for of_one in by_volume(stacks)]
+    new, reach = Looks.together([one.all for one in looks]).thinned(MOST_LOOKS), reach_of(looks)
+    if before is None:
+        return Seen(new, reach)
+    old = before.looks.thinned(MOST_LOOKS - new.means.shape[0])
+    return Seen(Looks.together([new, old]), max(reach, before.reach))
+
+
+def taught_in(
+    steps: Steps, stacks: Sequence[Stack], found: Sequence[Sequence[Kind]], before: Taught | None
+) -> Taught | None:
+    """What an adapter's decoder is to be used for: objects of the sort of these, or of those that it had before.
+
+    Args:
+        steps: The networks.
+        stacks: What it was trained on.
+        found: Kinds of each of them.
+        before: What had taught it earlier.
+
+    Returns:
+        None where no object ever showed enough of itself to be a kind: then likeness alone decides.
+    """
+    if not any(found):
+        return before
+    kinds = {id(stack): of_it for stack, of_it in zip(stacks, found, strict=True)}
+    volumes = [
+        (
+            [kind for stack in of_one for kind in kinds[id(stack)]],
+            (painted for stack in of_one for painted in painted_of(steps, stack)),
+        )
+        for of_one in by_volume(stacks)
+    ]
+    new = Taught.by(thinned([kind for of_it in found for kind in of_it], MOST_KINDS), limit_of(volumes))
+    return new if before is None else new.and_earlier(before, MOST_KINDS)
+
+
+def painted_of(steps: Steps, stack: Stack) -> Iterator[PixelSamples]:
+    """Each object's largest slice as a pass from there takes it, its parts apart; half a megabyte each."""
+    for value in stack.objects():
+        largest = int(stack.areas[:, value].argmax())
+        mask = stack.labels[largest] == value
+        for part in split(mask, GAP_OF_VIDEOS if stack.is_video else GAP):
+            region, picture = _around(part, stack.slices[largest])
+            shape = (part.shape[0], part.shape[1])
+            cropped = region.beyond(region.crop(part.astype(np.float32)).clip(0, 1), shape)
+            unknown = region.unknown(shape, mask & ~part)
+            yield TargetModel(_features(steps, picture), cropped, unknown).painted
 
 
 def looks_of(steps: Steps, stacks: Sequence[Stack]) -> Volume:
@@ -79,8 +134,7 @@ def _kind(steps: Steps, stack: Stack, value: int, largest: int, indices: NDArray
         region, picture = _around(mask, plane)
         features = _features(steps, picture)
         cropped = region.beyond(region.crop(mask.astype(np.float32)).clip(0, 1), mask.shape)
-        unknown = np.ones(cropped.shape, bool)
-        unknown[region.inside(mask.shape)] = False
+        unknown = region.unknown(mask.shape)
         target = target or TargetModel(features, cropped, unknown)  # the largest one's: it is what people paint
         look = look or Looks.of(features)
         x, y, weight = target.samples(features, cropped, unknown)

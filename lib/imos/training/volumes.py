@@ -59,7 +59,16 @@ class Stack:
 
 def volumes_of(stacks: Sequence[Stack]) -> int:
     """Of how many volumes stacks are: what is looked at in two windows is still one."""
-    return sum(not any(stack.is_of_volume(other) for other in stacks[:number]) for number, stack in enumerate(stacks))
+    return len(by_volume(stacks))
+
+
+def by_volume(stacks: Sequence[Stack]) -> list[list[Stack]]:
+    """Stacks, those of one volume together."""
+    volumes: list[list[Stack]] = []
+    for stack in stacks:
+        same = next((others for others in volumes if others[0].is_of_volume(stack)), None)
+        volumes.append([stack]) if same is None else same.append(stack)
+    return volumes
 
 
 def labelled_stacks(
