@@ -50,6 +50,7 @@ def test_the_limit_is_what_volumes_keep_of_each_other() -> None:
     assert limit_of([]) == LIMIT_OF_ONE
     assert limit_of(same) == LEAST
     assert limit_of(mixed) == MOST
+    assert limit_of(mixed[:3]) == LIMIT_OF_ONE, "three cannot show how far objects of a sort differ"
 
 
 def test_a_limit_between_lets_the_volumes_own_objects_in() -> None:

@@ -25,6 +25,8 @@ LIMIT_OF_ONE = 0.2
 """Misfit up to which an object is of the sort where all that taught is one volume."""
 LEAST, MOST = 0.1, 0.4
 """Between which the limit lies that several volumes give."""
+FEW = 4
+"""Volumes below which it is no more than that of one: so few cannot show how far objects of a sort differ."""
 
 
 class Taught(NamedTuple):
@@ -106,4 +108,5 @@ def limit_of(volumes: Sequence[tuple[Sequence[Kind], Iterable[PixelSamples]]]) -
         others = [kind for place, (kinds, _) in enumerate(volumes) if place != number for kind in kinds]
         weights = Taught.by(others, 0.0).weights
         found += [misfit(one, weights) for one in painted]
-    return beyond_most(torch.tensor(found), LEAST, MOST, LIMIT_OF_ONE)
+    most = LIMIT_OF_ONE if len(volumes) < FEW else MOST
+    return beyond_most(torch.tensor(found), LEAST, most, LIMIT_OF_ONE)
