@@ -6,7 +6,7 @@ One scale for an oesophagus and a liver, five to ten times less arithmetic than 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import cv2
@@ -72,6 +72,14 @@ class Region:
             plane, matrix, (self.grid, self.grid), flags=flags, borderMode=border
         )
         return cropped
+
+    def picture(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A slice on the grid, as it is looked at: `(grid, grid)` or `(grid, grid, 3)` uint8."""
+        return self.crop(plane).astype(np.uint8, copy=False)
+
+    def moved(self, down: float, right: float) -> Region:
+        """The same window elsewhere, by so many slice pixels."""
+        return replace(self, row=self.row + down, column=self.column + right)
 
     def _near(self, plane: Pixels, rim: int) -> tuple[int, int, Pixels]:
         """The part of a slice that the window sees, with a rim, and where it begins."""

@@ -24,6 +24,7 @@ from imos.propagation.flow import backward_flow, gray, warp
 from imos.propagation.model import Model
 from imos.propagation.parts import GAP, GAP_OF_VIDEOS, split
 from imos.propagation.region import Region, region_around
+from imos.propagation.search import arrive
 from imos.propagation.slices import SliceSource
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
 from imos.propagation.trust import edge_density
@@ -165,7 +166,7 @@ def track_part(
     plane = slices[start]
     is_video, has_colour = patience is None, plane.ndim == 3
     corrects = model.corrects(is_video=is_video, has_colour=has_colour)
-    picture = _picture(plane, region)
+    picture = region.picture(plane)
     features, encoded = _see(model.steps, picture, corrects)
     model = model.suited_to(features)
     target = TargetModel(features, probability, region.unknown(shape, others), model.kinds)
@@ -182,11 +183,13 @@ def track_part(
         following = region.follow(probability > 0.5, shape)
         probability = following.beyond(region.resample(probability, following), shape)
         if following != region:
-            picture = _picture(plane, following)
-        region = following
-        plane = slices[index]
-        current = _picture(plane, region)
-        flow = backward_flow(gray(current), gray(picture))
+            picture = following.picture(plane)
+        region, before, plane = following, plane, slices[index]
+        if is_video and has_colour:  # in time-lapse microscopy every cell looks like every other one
+            region, current, flow = arrive(networks, before, plane, region, probability > 0.5)
+        else:
+            current = region.picture(plane)
+            flow = backward_flow(gray(current), gray(picture))
         # the hard mask: a soft one would sum up evidence from slice to slice until neighbours belong to the object
         prior = warp((probability > 0.5).astype(np.float32), flow)
         prior = cv2.GaussianBlur(prior, (0, 0), settings.prior_blur)
@@ -219,10 +222,6 @@ def track_part(
         if correction is not None:
             correction.remember(gray(current), probability)
     yield from held
-
-
-def _picture(plane: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
-    return region.crop(plane).astype(np.uint8, copy=False)
 
 
 def _see(networks: Steps, picture: NDArray[np.uint8], corrects: bool) -> tuple[Tensor, Encoded | None]:

@@ -118,7 +118,7 @@ def looks_of(steps: Steps, stacks: Sequence[Stack]) -> Volume:
 
 def _around(mask: NDArray[np.bool_], plane: NDArray[np.uint8]) -> tuple[Region, NDArray[np.uint8]]:
     region = region_around(mask)
-    return region, region.crop(plane).astype(np.uint8, copy=False)
+    return region, region.picture(plane)
 
 
 def _features(steps: Steps, picture: NDArray[np.uint8]) -> Tensor:
