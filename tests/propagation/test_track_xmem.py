@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,10 @@ import torch
 import imos
 from imos.imaging import Image, ImageKind
 from imos.network.inference import InferenceCore
+from imos.network.weights import WeightsInfo
 from imos.network.xmem import XMem
 from imos.propagation import track_xmem as module
+from imos.propagation.model import Model
 from imos.propagation.track import track
 from imos.propagation.track_xmem import XMEM, network_size, track_xmem
 from imos.propagation.trackers import tracker_for
@@ -41,9 +42,9 @@ class Pictures:
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
+def model() -> Model:
     torch.manual_seed(0)
-    return SimpleNamespace(name="made up", xmem=XMem().eval(), encoder=None, device=torch.device("cpu"))
+    return Model("made up", "", torch.device("cpu"), WeightsInfo("xmem"), xmem=XMem().eval())
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def mask() -> np.ndarray[Any, Any]:
 
 
 @pytest.fixture
-def sees(monkeypatch: pytest.MonkeyPatch, model: Any) -> Any:
+def sees(monkeypatch: pytest.MonkeyPatch, model: Model) -> Any:
     """A pass whose network finds the object on some of slices 1, 2, … only."""
 
     def run(seen: Sequence[bool], patience: int | None = 3) -> list[Any]:
@@ -76,7 +77,7 @@ def sees(monkeypatch: pytest.MonkeyPatch, model: Any) -> Any:
 
 @pytest.mark.parametrize(("start", "stop", "indices"), [(3, 6, [4, 5, 6]), (3, 0, [2, 1, 0])], ids=["up", "down"])
 def test_it_walks_outward_from_the_painted_slice(
-    model: Any, mask: np.ndarray[Any, Any], start: int, stop: int, indices: list[int]
+    model: Model, mask: np.ndarray[Any, Any], start: int, stop: int, indices: list[int]
 ) -> None:
     slices = Pictures()
     found = list(track_xmem(model, slices, mask, start, stop, replace(SMALL, patience=None)))
@@ -90,7 +91,7 @@ def test_it_walks_outward_from_the_painted_slice(
         assert estimate.existence == estimate.probability.max()
 
 
-def test_it_is_what_the_inference_core_says_of_the_normalised_slices(model: Any, mask: np.ndarray[Any, Any]) -> None:
+def test_it_is_what_the_inference_core_says_of_the_normalised_slices(model: Model, mask: np.ndarray[Any, Any]) -> None:
     slices = Pictures(colour=True)
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     settings = replace(SMALL, shorter_side=24, patience=None)  # the slices' own size: nothing is resized
@@ -131,13 +132,13 @@ def test_confidence_is_the_margin_inside(sees: Any) -> None:
     assert found.confidence == pytest.approx(0.8, abs=0.1)
 
 
-def test_weights_choose_the_tracker(model: Any) -> None:
+def test_weights_choose_the_tracker(model: Model) -> None:
     assert tracker_for(model) is track_xmem
     assert tracker_for(model, ImageKind.VIDEO).keywords["settings"].patience is None
     assert tracker_for(imos.load()) is track
 
 
-def test_a_session_asks_for_the_tracker_of_its_model(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_asks_for_the_tracker_of_its_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[int, int]] = []
     monkeypatch.setattr(module, "track_xmem", lambda *words: called.append(words[3:]) or iter(()))
     image = Image(Pictures().pictures.transpose(1, 2, 0), np.eye(4), ImageKind.VOLUME, "noise")

@@ -1,6 +1,6 @@
 """`xmem` against a checkout of XMem: the same weights and slices, in turns, in one process.
 
-Weights are drawn at random, as speed does not depend on them; both networks get the same, and their probabilities are
+Speed does not depend on the weights, so both networks get the same made-up ones (rule.py), and their probabilities are
 compared. Turns alternate, so that a machine whose speed drifts drifts for both.
 """
 
@@ -21,8 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from imos.benchmark.cases import make_case
+from imos.benchmark.rule import rule_tensor
 from imos.errors import UserError
 from imos.network.inference import InferenceCore, InferenceSettings
+from imos.network.quickened import quickened
 from imos.network.xmem import XMem
 
 SIDE = 480
@@ -55,13 +57,14 @@ def compare(checkout: Path, repeats: int, *, quick: bool) -> Iterator[str]:
         quick: Half as many slices.
 
     Raises:
-        UserError: The folder is no checkout of XMem.
+        UserError: The folder is no checkout of XMem, or what it makes is no number.
     """
     missing = [name for name in _NEEDED if not (checkout / name).is_file()]
     if missing:
         raise UserError(f"{checkout} is no checkout of XMem: there is no {missing[0]}. Clone it, and name its folder.")
-    ours = _network()
-    theirs, core = _reference(checkout, ours.state_dict())
+    network = _network()
+    theirs, core = _reference(checkout, network.state_dict())
+    ours = quickened(network)
     frames = FRAMES // 2 if quick else FRAMES
     yield f"XMem at {SIDE}×{SIDE}, {frames} slices, {torch.get_num_threads()} threads, float32"
     yield "objects  ours s/slice  reference s/slice  reference/ours (least … most)  largest difference"
@@ -74,7 +77,10 @@ def compare(checkout: Path, repeats: int, *, quick: bool) -> Iterator[str]:
             their_core.set_all_labels(list(range(1, objects + 1)))
             their_seconds, expected = _run(their_core, slices, masks)
             pairs.append((seconds, their_seconds))
-            difference = max(difference, float((found - expected).abs().max()))
+            differences = (found - expected).abs()
+            if not differences.isfinite().all():
+                raise UserError(f"{checkout} made probabilities that are no numbers. Give a checkout that works.")
+            difference = max(difference, float(differences.max()))
         mine, other = (median(side) / (frames - 1) for side in zip(*pairs, strict=True))
         ratios = sorted(theirs_ / ours_ for ours_, theirs_ in pairs)
         spread = f"{median(ratios):.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f})"
@@ -82,17 +88,9 @@ def compare(checkout: Path, repeats: int, *, quick: bool) -> Iterator[str]:
 
 
 def _network() -> XMem:
-    """Random weights, normalised on a slice so that activations, and with them probabilities, are of a usual size."""
-    torch.manual_seed(0)
     network = XMem()
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # the statistics become those of the slice
-    slices, masks = _sequence(1, 1)
-    with torch.no_grad():
-        deep = network.train().encode_key(slices[0][None]).features.f16
-        size = (SIDE, SIDE)
-        network.encode_value(slices[0][None], deep, network.new_hidden(1, size), masks[None], deep=True)
+    weights = {name: rule_tensor(name, list(tensor.shape)) for name, tensor in network.state_dict().items()}
+    network.load_state_dict(weights)
     return network.eval()
 
 

@@ -63,10 +63,15 @@ class KeyProjection(nn.Module):
 
 
 class ValueEncoder(nn.Module):
-    """ResNet-18 up to stride 16, one pass an object, on the image, the object's mask and the sum of all other masks."""
+    """ResNet-18 up to stride 16, one pass an object, on the image, the object's mask and the sum of all other masks.
+
+    Attributes:
+        at_once: Objects that are encoded together up to the fusion; None: all.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        self.at_once: int | None = None
         self.conv1 = nn.Conv2d(3 + 2, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -95,10 +100,16 @@ class ValueEncoder(nn.Module):
         count = masks.shape[1]
         others = masks.sum(dim=1, keepdim=True) - masks if count > 1 else torch.zeros_like(masks)
         seen = torch.cat([for_every_object(image, count), masks.unsqueeze(2), others.unsqueeze(2)], dim=2)
-        # Pooling comes before the activation here, unlike in the key encoder
-        x = torch.relu(self.maxpool(self.bn1(self.conv1(fold_objects(seen)))))
-        x = self.layer3(self.layer2(self.layer1(x)))
+        folded = fold_objects(seen)
+        x = torch.cat([self._encode(some) for some in folded.split(self.at_once or len(folded))])
         value = self.fuser(f16, unfold_objects(x, count))
         if deep and hidden is not None and self.hidden_reinforce is not None:
             hidden = self.hidden_reinforce(value, hidden)
         return value, hidden
+
+    def _encode(self, seen: Tensor) -> Tensor:
+        """`(n, 5, H, W)` → `(n, 256, h, w)`."""
+        # Pooling comes before the activation here, unlike in the key encoder
+        x = torch.relu(self.maxpool(self.bn1(self.conv1(seen))))
+        deep: Tensor = self.layer3(self.layer2(self.layer1(x)))
+        return deep

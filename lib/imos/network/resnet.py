@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from imos.network.adapters import Adapter
@@ -31,11 +30,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, channels, h, w)` → `(B, width, h/stride, w/stride)`."""
-        inner = torch.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(inner))
+        inner = self.bn1(self.conv1(x)).relu_()
+        out: Tensor = self.bn2(self.conv2(inner))
         if self.adapter is not None:
             out = out + self.adapter(inner)
-        return torch.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out.add_(x if self.downsample is None else self.downsample(x)).relu_()
 
 
 class Bottleneck(nn.Module):
@@ -56,12 +55,12 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, channels, h, w)` → `(B, 4·width, h/stride, w/stride)`."""
-        inner = torch.relu(self.bn1(self.conv1(x)))
-        out = torch.relu(self.bn2(self.conv2(inner)))
+        inner = self.bn1(self.conv1(x)).relu_()
+        out: Tensor = self.bn2(self.conv2(inner)).relu_()
         if self.adapter is not None:
             out = out + self.adapter(inner)
         out = self.bn3(self.conv3(out))
-        return torch.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out.add_(x if self.downsample is None else self.downsample(x)).relu_()
 
 
 def projection(channels: int, out_channels: int, stride: int) -> nn.Sequential | None:

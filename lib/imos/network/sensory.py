@@ -44,11 +44,21 @@ class HiddenUpdater(nn.Module):
         self.g4_conv = nn.Conv2d(channels[2], mid_channels, 1)
         self.transform = nn.Conv2d(mid_channels + hidden_dim, 3 * hidden_dim, 3, padding=1)
 
-    def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, hidden: Tensor) -> Tensor:
-        """Features folded, `(B·K, C, ·, ·)`; `hidden` and the result `(B, K, C^h, h, w)`."""
-        scales = (
-            self.g16_conv(g16) + self.g8_conv(functional.avg_pool2d(g8, 2)) + self.g4_conv(functional.avg_pool2d(g4, 4))
-        )
+    def of_finer_levels(self, g8: Tensor, g4: Tensor, logits: Tensor) -> Tensor:
+        """What the levels finer than stride 16 say, `(B·K, C, ·, ·)` each → `(B·K, C_mid, h, w)`."""
+        finest = torch.cat([functional.avg_pool2d(g4, 4), functional.avg_pool2d(logits, 4)], dim=1)
+        said: Tensor = self.g8_conv(functional.avg_pool2d(g8, 2)) + self.g4_conv(finest)
+        return said
+
+    def forward(self, g16: Tensor, finer: Tensor, hidden: Tensor) -> Tensor:
+        """The next hidden state.
+
+        Args:
+            g16: `(B·K, C, h, w)`.
+            finer: What `of_finer_levels` says.
+            hidden: `(B, K, C^h, h, w)`.
+        """
+        scales = self.g16_conv(g16) + finer
         before = fold_objects(hidden)
         after = gated_update(self.transform(torch.cat([scales, before.to(scales.dtype)], dim=1)), before)
         return unfold_objects(after, hidden.shape[1])

@@ -13,6 +13,7 @@ import torch
 from imos.errors import UserError
 from imos.network.compiled import CompiledSteps, can_compile
 from imos.network.efficientnet import EfficientNetLite0
+from imos.network.quickened import quickened
 from imos.network.small import SmallNetwork, has_adapters
 from imos.network.steps import Steps, TorchSteps
 from imos.network.weights import Weights, WeightsInfo, load_strictly, read_weights, sha256, xmem_from_weights
@@ -120,6 +121,18 @@ class Model:
             return CompiledSteps(steps, GRID, passes_at_once(self))
         return steps
 
+    @cached_property
+    def xmem_of_passes(self) -> XMem:
+        """`xmem`: the network as a pass uses it, on the CPU a faster one of the same function.
+
+        Raises:
+            ValueError: These are no weights of `xmem`.
+        """
+        if self.xmem is None:
+            msg = f"{self.name} holds no xmem network"
+            raise ValueError(msg)
+        return quickened(self.xmem) if self.device.type == "cpu" else self.xmem
+
     def but(self, **changes: Any) -> Model:
         """The same networks with other fields, e.g. `share` or `judge`; what was compiled is kept.
 
@@ -127,8 +140,9 @@ class Model:
         """
         plain = None if self.plain is None else self.plain.but(**changes)
         other = replace(self, **({"plain": plain} | changes))
-        if "steps" in self.__dict__:
-            other.__dict__["steps"] = self.steps
+        for made in ("steps", "xmem_of_passes"):
+            if made in self.__dict__:
+                other.__dict__[made] = self.__dict__[made]
         return other
 
     def for_everything(self) -> Model:
@@ -168,6 +182,8 @@ class Model:
 
     def prepare(self, *, is_video: bool = False, has_colour: bool = False) -> None:
         """Do now, for a kind of image, what would make the first slice late."""
+        if self.xmem is not None:
+            _ = self.xmem_of_passes
         if self.encoder is not None:
             self.steps.prepare(corrects=self.corrects(is_video=is_video, has_colour=has_colour))
 

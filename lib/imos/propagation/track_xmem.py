@@ -69,10 +69,7 @@ def track_xmem(
         One estimate a slice, outward, over the whole slice. Ends early when the object has ended; the slices on which
         it was already gone are then not yielded.
     """
-    if model.xmem is None:
-        msg = f"{model.name} holds no xmem network"
-        raise ValueError(msg)
-    core = InferenceCore(model.xmem, settings.inference)
+    core = InferenceCore(model.xmem_of_passes, settings.inference)
     size = network_size(slices.shape, settings)
     painted = torch.from_numpy(mask.astype(np.float32))[None, None]
     core.step(_network_input(slices[start], size), functional.interpolate(painted, size)[0])
