@@ -44,8 +44,8 @@ class Recipe:
         batch: Slices a step.
         rate: Highest learning rate.
         tune: What is trained beside the adapters.
-        synthetic: Share of passes through synthetic volumes: they need no licence, and keep what the project's own
-            volumes do not show from being forgotten.
+        synthetic: Share of passes through synthetic volumes. None are needed against forgetting: a version is used
+            only for what looks like what it learned from.
         device: `auto`, `cpu` or `cuda`.
         gpus: Processes, one a GPU.
     """
@@ -56,7 +56,7 @@ class Recipe:
     batch: int | None = None
     rate: float | None = None
     tune: str | None = None
-    synthetic: float = 0.25
+    synthetic: float = 0.0
     device: str = "auto"
     gpus: int = 1
 
