@@ -32,6 +32,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # Not the user's own; shared by all tests and the servers that they start.
 os.environ["IMOS_CACHE"] = str(ROOT / ".run" / "cache")
 
+# Two servers that start at once in a new checkout would both make MONAI Label's folders, and the second one would fail.
+for name in ("bin", "lib", "logs", "model"):
+    (ROOT / "apps" / "imos" / name).mkdir(exist_ok=True)
+
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, 1.0, 0, -20], [0, 0, 2.0, 5], [0, 0, 0, 1]])
 
 
