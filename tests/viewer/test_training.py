@@ -41,6 +41,8 @@ def test_the_model_is_updated_from_the_panel_and_can_be_stopped(
     ohif.show(first)
     ohif.choose(KIDNEY)
     ohif.paint(ohif.series.labels[:, :, first] == KIDNEY, 2, first)
+    ohif.press("propagate")  # from one slice alone there is no way to walk
+    ohif.wait_for_run()
     ohif.press("accept")
     ohif.wait_for_run()
     wait_for(ohif, "1 of 5 newly accepted", 20)
