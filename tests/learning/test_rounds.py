@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -35,6 +37,17 @@ def refs(volume: Volumes, numbers: range, *, is_wrong: bool = False) -> list[Vol
 
 def recipe(weights: Path, steps: int, rate: float | None = None, synthetic: float = 0.0) -> Recipe:
     return Recipe(weights, steps=steps, batch=4, rate=rate, synthetic=synthetic, device="cpu")
+
+
+def test_a_label_of_one_slice_is_nothing_to_learn_from(volume: Volumes, tmp_path: Path) -> None:
+    whole = volume(0)
+    labels = np.zeros_like(whole.labels)
+    labels[..., 8] = whole.labels[..., 8]
+    one = VolumeRef.of(replace(whole, labels=labels), "digest")
+    registry = Registry(tmp_path / "models")
+    with pytest.raises(UserError, match="on two slices"):
+        Round(registry, recipe(BUNDLED, 25)).run(Lessons([one], (), ()))
+    assert registry.champion == BASE
 
 
 def test_better_version_is_used_and_says_why(volume: Volumes, spoilt: Path, tmp_path: Path) -> None:

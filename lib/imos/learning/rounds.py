@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 import imos
@@ -237,7 +238,7 @@ class Round:
         learned: set[LabelRef] = set()
         write_pack(self._stacks([*lessons.new, *lessons.replay], learned), self.folder / _PACK, quickly=True)
         if not learned:
-            raise UserError("There is no label to learn from: none shows an object of 12 pixels or more.")
+            raise UserError("There is no label to learn from: none shows an object of 12 pixels or more on two slices.")
         said = {"plan": plan, "learned": [[one.image, one.digest] for one in sorted(learned)]}
         with replacing(self.folder / _PLAN) as beside:  # last: without it the folder is begun anew
             beside.write_text(json.dumps(said), "utf-8")
@@ -249,7 +250,8 @@ class Round:
         for volume in volumes:
             self._wait()
             try:
-                stacks = stacks_of(volume.load())
+                # On one slice alone there is no way to walk
+                stacks = [stack for stack in stacks_of(volume.load()) if (np.count_nonzero(stack.areas, 0) > 1).any()]
             except UserError as error:  # one broken file does not keep a project from learning
                 logger.warning("%s is left out: %s", volume.label.image, error)
                 continue
