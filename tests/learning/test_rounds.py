@@ -39,15 +39,25 @@ def recipe(weights: Path, steps: int, rate: float | None = None, synthetic: floa
     return Recipe(weights, steps=steps, batch=4, rate=rate, synthetic=synthetic, device="cpu")
 
 
+def of_one_slice(volume: LabelledVolume) -> LabelledVolume:
+    labels = np.zeros_like(volume.labels)
+    labels[..., 8] = volume.labels[..., 8]
+    return replace(volume, labels=labels)
+
+
 def test_a_label_of_one_slice_is_nothing_to_learn_from(volume: Volumes, tmp_path: Path) -> None:
-    whole = volume(0)
-    labels = np.zeros_like(whole.labels)
-    labels[..., 8] = whole.labels[..., 8]
-    one = VolumeRef.of(replace(whole, labels=labels), "digest")
     registry = Registry(tmp_path / "models")
+    one = of_one_slice(volume(0))
+    one.labels[:2, 0, :2] = 2  # what is too small is no object, on however many slices
     with pytest.raises(UserError, match="on two slices"):
-        Round(registry, recipe(BUNDLED, 25)).run(Lessons([one], (), ()))
+        Round(registry, recipe(BUNDLED, 25)).run(Lessons([VolumeRef.of(one, "digest")], (), ()))
     assert registry.champion == BASE
+
+
+def test_beside_others_a_label_of_one_slice_is_learned_too(volume: Volumes, tmp_path: Path) -> None:
+    new = [VolumeRef.of(of_one_slice(volume(0)), "one slice"), VolumeRef.of(volume(1), "whole")]
+    record = Round(Registry(tmp_path / "models"), recipe(BUNDLED, 3)).run(Lessons(new, (), ()))
+    assert {label.digest for label in record.new} == {"one slice", "whole"}
 
 
 def test_better_version_is_used_and_says_why(volume: Volumes, spoilt: Path, tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_the_given_network_stays_what_it_is(imos: XMem) -> None:
     after = imos.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert all(tensor.is_contiguous() for tensor in after.values())
 
 
 def test_a_network_without_sensory_memory_can_be_quickened() -> None:

@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 import imos
@@ -235,28 +234,30 @@ class Round:
         """Begin anew; the labels that are learned from."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        learned: set[LabelRef] = set()
+        learned: dict[LabelRef, bool] = {}
         write_pack(self._stacks([*lessons.new, *lessons.replay], learned), self.folder / _PACK, quickly=True)
-        if not learned:
+        if not any(learned.values()):
             raise UserError("There is no label to learn from: none shows an object of 12 pixels or more on two slices.")
         said = {"plan": plan, "learned": [[one.image, one.digest] for one in sorted(learned)]}
         with replacing(self.folder / _PLAN) as beside:  # last: without it the folder is begun anew
             beside.write_text(json.dumps(said), "utf-8")
-        return learned
+        return set(learned)
 
-    def _stacks(self, volumes: Sequence[VolumeRef], learned: set[LabelRef]) -> Iterator[Stack]:
-        """The stacks of volumes, one volume in memory at a time; those that give one are added to `learned`."""
+    def _stacks(self, volumes: Sequence[VolumeRef], learned: dict[LabelRef, bool]) -> Iterator[Stack]:
+        """The stacks of volumes, one volume in memory at a time.
+
+        Those that give one are added to `learned`, with whether one of their objects can be walked through.
+        """
         numbers: dict[str, int] = {}
         for volume in volumes:
             self._wait()
             try:
-                # On one slice alone there is no way to walk
-                stacks = [stack for stack in stacks_of(volume.load()) if (np.count_nonzero(stack.areas, 0) > 1).any()]
+                stacks = stacks_of(volume.load())
             except UserError as error:  # one broken file does not keep a project from learning
                 logger.warning("%s is left out: %s", volume.label.image, error)
                 continue
             if stacks:
-                learned.add(volume.label)
+                learned[volume.label] = any(stack.can_be_walked() for stack in stacks)
             number = numbers.setdefault(volume.label.image, len(numbers))  # an older label is of the same volume
             yield from (replace(stack, volume=number) for stack in stacks)
 

@@ -32,9 +32,12 @@ def quickened(network: XMem) -> XMem:
     for module in list(quick.modules()):
         _fuse_norms(module)
     _replace(quick)
+    for module in quick.modules():
+        if isinstance(module, nn.Conv2d):  # new weights: those of the given network keep their memory format
+            weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
+            module.weight = nn.Parameter(weight, requires_grad=False)
     quick.value_encoder.at_once = quick.decoder.at_once = 1
-    last: XMem = quick.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return last
+    return quick
 
 
 class QuickResidualBlock(nn.Module):

@@ -52,6 +52,10 @@ class Stack:
         """Label values that are large enough on some slice."""
         return np.flatnonzero(self.areas.max(0) >= SMALLEST_AREA)
 
+    def can_be_walked(self) -> bool:
+        """Whether one of these objects is on more than one slice: from one alone there is no way."""
+        return bool((np.count_nonzero(self.areas[:, self.objects()], axis=0) > 1).any())
+
     def is_of_volume(self, other: Stack) -> bool:
         """Whether both were cut from one volume."""
         return self is other or (self.volume is not None and self.volume == other.volume)
