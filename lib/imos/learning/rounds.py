@@ -28,6 +28,7 @@ import imos
 from imos.errors import UserError
 from imos.imaging.writing import replacing
 from imos.learning import instrument
+from imos.learning.doubts import warning_of
 from imos.learning.finetuning import LOOK_EVERY, Recipe, Step, fine_tune, read_step
 from imos.learning.gate import Verdict, decide
 from imos.learning.judging import measure_all
@@ -41,6 +42,7 @@ from imos.training.packing import write_pack
 from imos.training.progress import write_figures
 
 if TYPE_CHECKING:
+    from imos.propagation.model import Model
     from imos.training.volumes import Stack
 
 logger = logging.getLogger(__name__)
@@ -167,17 +169,19 @@ class Round:
             learned = self._prepare(plan, lessons)
             tried = self._try(parent, recipe, lessons.held_out)
         scores, verdict = tried
+        taught = [one for one in (*lessons.new, *lessons.replay) if one.label in learned]
+        reason = " ".join(filter(None, (verdict.reason, self._doubts([*taught, *lessons.held_out]))))
         draft = Draft(
             parent,
             new=tuple(one.label for one in lessons.new if one.label in learned),
             replay=tuple(one.label for one in lessons.replay if one.label in learned),
             figures=verdict.figures,
             promoted=verdict.promoted,
-            reason=verdict.reason,
+            reason=reason,
         )
         record = self.registry.publish(self._candidate, draft)
         self._book.write(self._weights(record.sha256), scores)
-        if verdict.promoted and not self.registry.activate(record.name, verdict.reason, instead_of=parent):
+        if verdict.promoted and not self.registry.activate(record.name, reason, instead_of=parent):
             logger.warning("%s is not used: %s was replaced while it was judged", record.name, parent)
         self._clear_up(record)
         logger.info("%s: %s", record.name, record.reason)
@@ -285,13 +289,24 @@ class Round:
         found = []
         for adapter in adapters:
             weights = self._weights("" if adapter is None else digest(adapter))
-            load = partial(imos.load, self.recipe.weights, adapter=adapter, device=self.recipe.device)
             known = self._book.read(weights)
-            found.append(measure_all(load, held_out, known, before_each, self._wait))
+            found.append(measure_all(self._loader(adapter), held_out, known, before_each, self._wait))
             if adapter != self._candidate:
                 self._book.write(weights, known)
         patients = {one.label: one.patient for one in held_out}
         return found[0], decide(found[0], found[1], found[2], parent, patients)
+
+    def _doubts(self, volumes: Sequence[VolumeRef]) -> str:
+        """A sentence about labels that look wrong, by what the base makes of them; empty where none does."""
+        adapter = self.recipe.adapter
+        weights = self._weights("" if adapter is None else digest(adapter))
+        known = self._book.read(weights)
+        found = measure_all(self._loader(adapter), volumes, known, self._wait, self._wait)
+        self._book.write(weights, known)
+        return warning_of(found)
+
+    def _loader(self, adapter: Path | None) -> Callable[[], Model]:
+        return partial(imos.load, self.recipe.weights, adapter=adapter, device=self.recipe.device)
 
     # Around it
 
