@@ -169,7 +169,7 @@ class Round:
             learned = self._prepare(plan, lessons)
             tried = self._try(parent, recipe, lessons.held_out)
         scores, verdict = tried
-        taught = [one for one in (*lessons.new, *lessons.replay) if one.label in learned]
+        taught = [one for one in lessons.new if one.label in learned]  # older ones were looked at when they were new
         reason = " ".join(filter(None, (verdict.reason, self._doubts([*taught, *lessons.held_out]))))
         draft = Draft(
             parent,
