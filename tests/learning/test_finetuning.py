@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import imos
-from imos.learning.finetuning import FineTuningError, Recipe, Step, fine_tune, read_step
+from imos.learning.finetuning import FineTuningError, Recipe, Step, fine_tune, go_on, read_step, stand_still
 from imos.learning.stacks import stacks_of
 from imos.learning.volumes import LabelledVolume
 from imos.network.weights import read_weights
@@ -65,6 +65,36 @@ def test_it_stands_still_while_somebody_waits(pack: Path, spoilt: Path, tmp_path
     assert stood == [({psutil.STATUS_STOPPED}, True)]
     assert (tmp_path / "a.safetensors").is_file()
     assert told[-1].done > told[1].done
+
+
+_FORKS = """
+import os, time
+for _ in range(400):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.001)
+time.sleep(60)
+"""
+
+
+def test_who_is_started_meanwhile_stands_still_as_well() -> None:
+    with subprocess.Popen([sys.executable, "-c", _FORKS], process_group=0) as process:
+        family = psutil.Process(process.pid)
+        try:
+            while not family.children():
+                time.sleep(0.001)
+            for _ in range(8):
+                stand_still(process.pid)
+                before = len(family.children())
+                time.sleep(0.05)
+                assert len(family.children()) == before
+                assert {one.status() for one in (family, *family.children())} == {psutil.STATUS_STOPPED}
+                go_on(process.pid)
+                time.sleep(0.01)
+            assert psutil.STATUS_STOPPED not in {one.status() for one in (family, *family.children())}
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 _SUPERVISE = """

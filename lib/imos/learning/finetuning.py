@@ -124,7 +124,7 @@ def fine_tune(
         while process.poll() is None:
             if is_busy() != stands:
                 stands = not stands
-                _let(process.pid, runs=not stands)
+                (stand_still if stands else go_on)(process.pid)
             step = read_step(folder)
             if step is not None and step != told:
                 tell(step)
@@ -181,13 +181,21 @@ def _give_way() -> None:
     end_with_parent()
 
 
-def _let(pid: int, *, runs: bool) -> None:
+def stand_still(pid: int) -> None:
+    """Stop a process and all that it started, also what it starts meanwhile."""
+    stopped: set[psutil.Process] = set()
+    while more := set(_family(pid)) - stopped:
+        for one in more:
+            with contextlib.suppress(psutil.Error):
+                one.suspend()
+        stopped |= more
+
+
+def go_on(pid: int) -> None:
+    """Let a process that stands still go on, with all that it started."""
     for one in _family(pid):
         with contextlib.suppress(psutil.Error):
-            if runs:
-                one.resume()
-            else:
-                one.suspend()
+            one.resume()
 
 
 def _family(pid: int) -> list[psutil.Process]:
