@@ -31,6 +31,7 @@ from imos.server.places import STATE_FOLDER
 from imos.server.security import is_image_id
 from imos.server.segmentations import write_segmentation
 from imos.server.series_files import convert, grid_of
+from imos.server.temporary import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class ArchiveDatastore(SafeDatastore, DICOMWebDatastore):
         # What MONAI Label itself has converted may be a volume of uneven or sheared slices.
         if known is not None and file.exists() and known.image.info.get("checked"):
             return file, False
-        with tempfile.TemporaryDirectory(prefix="imos-") as temporary:
+        with temporary_folder() as temporary:
             made = Path(temporary) / file.name
             convert(folder, series, made, must_be_placed=True)
             self.add_image(series, str(made), self._dicom_info(series) | {"checked": True})
@@ -199,7 +200,7 @@ class ArchiveDatastore(SafeDatastore, DICOMWebDatastore):
         """Send a label to the archive as DICOM SEG; returns the UID of its series."""
         import pydicom
 
-        with tempfile.TemporaryDirectory(prefix="imos-") as folder:
+        with temporary_folder() as folder:
             file = Path(folder) / "label.dcm"
             labels = read_label_map(label, image)
             write_segmentation(file, labels, image, info.get("label_info"), info.get("empty") or ())

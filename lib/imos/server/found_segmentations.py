@@ -7,7 +7,6 @@ is replaced is kept aside.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -19,6 +18,7 @@ from pydicom.dataset import Dataset
 from imos.errors import UserError
 from imos.imaging import Image, write_label_map
 from imos.server.segmentations import read_segmentation
+from imos.server.temporary import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class NewestSegmentation:
                 " the others stay there."
             )
         info |= {"SeriesInstanceUID": one.series, "made": one.made}
-        with tempfile.TemporaryDirectory(prefix="imos-") as folder:
+        with temporary_folder() as folder:
             file = Path(folder) / "label.nii.gz"
             write_label_map(file, labels, grid)
             self._save(image_id, file, info)

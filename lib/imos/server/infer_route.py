@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +24,7 @@ from imos.errors import UserError
 from imos.server.dicomweb.synthesis import series_grid
 from imos.server.inference import image_path
 from imos.server.parameters import Parameters
+from imos.server.temporary import temporary_folder
 from imos.server.upload_checks import check_file
 from imos.server.uploads import IMAGE_SUFFIXES, LABEL_SUFFIXES, Upload, store
 from imos.server.workbench import Workbench
@@ -62,7 +62,7 @@ def infer(
 ) -> Response:
     """Answer one request. A plain `def`: Starlette runs it in a thread, so other requests are answered meanwhile."""
     app = app_instance()
-    with tempfile.TemporaryDirectory(prefix="imos-") as temporary:
+    with temporary_folder() as temporary:
         folder = Path(temporary)
         try:
             if output is Output.DICOM_SEG:

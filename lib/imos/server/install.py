@@ -26,6 +26,7 @@ from imos.server.events import end_streams_with_the_server
 from imos.server.infer_task import PropagateTask
 from imos.server.places import STATE_FOLDER
 from imos.server.project import Project
+from imos.server.temporary import remove_left
 from imos.server.upload_checks import limit_unpacked
 from imos.server.workbench import Workbench
 
@@ -46,6 +47,7 @@ def install(app: MONAILabelApp, task: PropagateTask) -> None:
     """
     from monailabel.app import app as server  # only exists once the server runs, and imports all its routes
 
+    remove_left()
     infer_route.remove_stock()
     _put_in_front(server, infer_route.router)
     if settings.MONAI_LABEL_AUTH_ENABLE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from imos.imaging import Image, write_label_map
 from imos.server.effort import Made
 from imos.server.snapshots import ImageObject
+from imos.server.temporary import temporary_folder
 from imos.server.workbench import Workbench
 
 FINAL, ORIGINAL = "final", "original"
@@ -58,7 +58,7 @@ def store(
         "effort": asdict(made.effort),
         "slices": made.slices,
     }
-    with tempfile.TemporaryDirectory(prefix="imos-") as folder:
+    with temporary_folder() as folder:
         file = Path(folder) / "label.nii.gz"
         if made.original is not None:  # first: of two labels stored in one second the final one counts
             write_label_map(file, made.original, image)

@@ -27,6 +27,7 @@ from imos.server.grids import Grid, View, slices_from_image
 from imos.server.images import ImageCache
 from imos.server.models import ModelCache
 from imos.server.parameters import Box, Parameters, ResultFormat
+from imos.server.temporary import temporary_folder, temporary_prefix
 from imos.server.uploads import Upload
 from imos.server.workspaces import WorkspaceStore
 
@@ -73,7 +74,7 @@ class Drafts:
     """
 
     def __init__(self, folder: Path, images: ImageCache, models: ModelCache) -> None:
-        self._passing = tempfile.TemporaryDirectory(prefix="imos-drafts-")
+        self._passing = temporary_folder()
         self._kept = WorkspaceStore(folder, images, models)
         self._uploaded = WorkspaceStore(Path(self._passing.name), images, models)
 
@@ -244,7 +245,7 @@ def _write(labels: NDArray[Any], view: View, request: PropagationRequest) -> str
     if request.grid is not None:
         voxels = np.broadcast_to(np.uint8(0), view.grid.size)
         seen = Image(voxels=voxels, affine=view.grid.affine, kind=ImageKind.VOLUME, name=view.image.name)
-    handle, file = tempfile.mkstemp(prefix="imos-", suffix=request.parameters.result_format or own)
+    handle, file = tempfile.mkstemp(prefix=temporary_prefix(), suffix=request.parameters.result_format or own)
     os.close(handle)
     try:
         write_label_map(Path(file), labels, seen)

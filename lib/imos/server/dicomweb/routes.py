@@ -25,6 +25,7 @@ from imos.imaging.writing import replacing
 from imos.server.dicomweb.catalog import Catalog, Series
 from imos.server.dicomweb.messages import filters_of, matches, multipart, page, split_multipart, to_file, to_json
 from imos.server.sentences import SentenceRoute
+from imos.server.temporary import temporary_prefix
 from imos.server.upload_checks import check_file
 
 STORED_FOLDER = "segmentations"
@@ -221,7 +222,7 @@ def store(
 
 def _opened(part: bytes) -> Dataset:
     """One file of a request; reading it must not unpack more than the server takes."""
-    with tempfile.NamedTemporaryFile(prefix="imos-", suffix=".dcm") as file:
+    with tempfile.NamedTemporaryFile(prefix=temporary_prefix(), suffix=".dcm") as file:
         file.write(part)
         file.flush()
         check_file(Path(file.name))
