@@ -256,7 +256,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, root: Path, samples: Path) 
     folder = tmp_path_factory.mktemp("server")
     studies = folder / "studies"
     shutil.copytree(samples / "studies", studies, ignore=lambda _folder, names: [n for n in names if "sample" not in n])
-    for twin in ("stored", "broken", "twin", "accepted"):
+    for twin in ("stored", "broken", "twin", "accepted", "checked"):
         shutil.copyfile(samples / "ct" / "image.nii.gz", studies / f"{twin}.nii.gz")
     process, url = start(
         *(studies, folder / "server.log", root),

@@ -236,15 +236,20 @@ def test_label_tag_stays_inside_the_studies(server, painted, nifti):
 
 
 def test_damaged_stored_label_is_refused(server):
-    saved = httpx.put(
-        f"{server.url}/datastore/label",
-        params={"image": "broken"},
-        files={"label": ("broken.nrrd", b"notnrrd")},
-        timeout=60,
-    )
-    assert saved.status_code == 200
+    """Nobody can store one over HTTP; one can come into the folder."""
+    folder = server.studies / "labels" / "final"
+    (folder / "broken.nrrd").write_bytes(b"notnrrd")
+    wait_for(lambda: "final" in httpx.get(f"{server.url}/datastore/?output=all").json()["objects"]["broken"]["labels"])
 
     refused(server.post("broken"), 422, "broken")
+
+
+def wait_for(what, seconds=20):
+    """Until the server has seen what changed in its folder."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def test_no_temporary_file_is_left(server, painted, nifti):

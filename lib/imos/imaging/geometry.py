@@ -94,7 +94,12 @@ def check_labels(labels: NDArray[Any], name: str) -> NDArray[np.uint16]:
 
 
 def label_map_on_grid(
-    labels: NDArray[Any], affine: NDArray[np.float64], image: Image, name: str = "The label map"
+    labels: NDArray[Any],
+    affine: NDArray[np.float64],
+    image: Image,
+    name: str = "The label map",
+    *,
+    may_be_empty: bool = False,
 ) -> NDArray[np.uint16]:
     """A label map on the image's grid.
 
@@ -103,6 +108,7 @@ def label_map_on_grid(
         affine: `(4, 4)`, index of `labels` to mm in RAS+.
         image: The image whose grid is wanted.
         name: What to call the label map in messages.
+        may_be_empty: Whether a label map without an object is one.
 
     Returns:
         `(I, J, K)`. Never shares memory with an image, but may be `labels` itself where nothing had to move.
@@ -116,6 +122,8 @@ def label_map_on_grid(
         raise UserError(msg)
     affine = check_affine(affine, name)
     if not labels.any():
+        if may_be_empty:
+            return np.zeros(image.shape, np.uint16)
         msg = f"{name} has no painted voxel. Paint at least one slice of one object."
         raise UserError(msg)
     if is_same_grid(labels.shape, affine, image.shape, image.affine):

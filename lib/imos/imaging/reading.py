@@ -56,13 +56,14 @@ def read_image(path: str | os.PathLike[str], *, time: bool = False) -> Image:
     return _checked(image)
 
 
-def read_label_map(path: str | os.PathLike[str], image: Image) -> NDArray[np.uint16]:
+def read_label_map(path: str | os.PathLike[str], image: Image, *, may_be_empty: bool = False) -> NDArray[np.uint16]:
     """Read a label map and put it on the image's grid.
 
     Args:
         path: A label map in any supported format, DICOM SEG included, in the image's physical space; for frames a
             folder of PNGs named like the painted frames.
         image: The image it was painted on.
+        may_be_empty: Whether a label map without an object is one.
 
     Returns:
         `(I, J, K)`, 0 where nothing is painted.
@@ -114,7 +115,7 @@ def read_label_map(path: str | os.PathLike[str], image: Image) -> NDArray[np.uin
                 " Use the label map of this video."
             )
             raise UserError(msg)
-    return label_map_on_grid(labels, affine, image, path.name)
+    return label_map_on_grid(labels, affine, image, path.name, may_be_empty=may_be_empty)
 
 
 def _checked(image: Image) -> Image:

@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +204,8 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be left; what went wrong is said already
+            path.unlink(missing_ok=True)
 
 
 def _not_written(path: Path, error: OSError) -> UserError:

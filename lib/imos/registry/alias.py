@@ -92,7 +92,8 @@ class AliasFile:
         """The alias now. A file that cannot be read is put aside, and the base is in use again."""
         try:
             said = json.loads(self._path.read_text("utf-8"))
-            line = tuple(map(str, said["line"])) or (BASE,)
+            line = tuple(map(str, said["line"]))
+            line = line if line[:1] == (BASE,) else (BASE, *line)  # by hand: there is always a way back
             # Files of before there were refusals have none.
             moves, refused = (tuple(Move(**move) for move in all_) for all_ in (said["moves"], said.get("refused", ())))
             return Alias(line, moves, refused)

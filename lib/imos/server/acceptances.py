@@ -33,6 +33,12 @@ class Effort:
     painted: int
     corrected: int | None = None
 
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Effort:
+        """From a part of one line; raises as `Acceptance.from_json`."""
+        corrected = said.get("corrected")
+        return cls(int(said["slices"]), int(said["painted"]), None if corrected is None else int(corrected))
+
     @property
     def untouched(self) -> int:
         """Slices that were accepted as they had been propagated."""
@@ -67,7 +73,7 @@ class Acceptance:
 
         Raises:
             KeyError: An entry is missing.
-            ValueError: An entry is not what was written.
+            ValueError, TypeError, AttributeError: An entry is not what was written.
         """
         effort = said.get("effort")
         return cls(
@@ -77,7 +83,7 @@ class Acceptance:
             side=Side(said["side"]),
             version=str(said["version"]),
             client=str(said["client"]),
-            effort=None if effort is None else Effort(**effort),
+            effort=None if effort is None else Effort.from_json(effort),
         )
 
 
@@ -106,10 +112,10 @@ class AcceptanceLog:
         if not self._path.is_file():
             return []
         found = []
-        for line in self._path.read_text("utf-8").splitlines():
+        for line in self._path.read_text("utf-8", errors="replace").splitlines():
             try:
                 found.append(Acceptance.from_json(json.loads(line)))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
         return found
 

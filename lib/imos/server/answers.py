@@ -10,6 +10,7 @@ from imos.errors import UserError
 from imos.propagation.plan import Direction
 from imos.propagation.prompts import LARGEST_LABEL
 from imos.server.sentences import sentence
+from imos.server.snapshots import LONGEST_NAME
 
 Value = Annotated[int, Field(ge=1, le=LARGEST_LABEL)]
 Channel = Annotated[int, Field(ge=0, le=255)]
@@ -42,7 +43,7 @@ class ObjectSaid(BaseModel):
     """One object of the client."""
 
     value: Value
-    name: Annotated[str, Field(max_length=200)] = ""
+    name: Annotated[str, Field(max_length=LONGEST_NAME)] = ""
     color: tuple[Channel, Channel, Channel] | None = None
     locked: bool = False
 

@@ -30,6 +30,7 @@ from imos.server.conf import is_task_process
 from imos.server.dicomweb.folder import DicomFile, DicomFolder
 from imos.server.dicomweb.synthesis import uid
 from imos.server.found_segmentations import NewestSegmentation, Segmentation, newest_first
+from imos.server.missing_images import MissingImages
 from imos.server.places import STATE_FOLDER
 from imos.server.security import is_image_id, is_tag
 from imos.server.series_files import convert, grid_of
@@ -38,6 +39,10 @@ from imos.server.upload_checks import check_file
 logger = logging.getLogger(__name__)
 
 FINAL = "final"
+
+_LARGEST_INFO = 16 * 2**20
+_LONGEST_ID = 200
+"""Bytes: with a suffix and the name of a temporary file it is the name of a file still."""
 
 
 def no_image(image_id: object) -> HTTPException:
@@ -53,11 +58,40 @@ def checked_tag(tag: object) -> str:
     return str(tag)
 
 
+def checked_info(said: object) -> dict[str, Any]:
+    """What is kept with an image or a label: a JSON object in the strict sense; 422 for any other.
+
+    The table of all images is written with it: half a character or an infinite number would make all of it unreadable.
+    """
+    if not isinstance(said, Mapping):
+        raise HTTPException(422, "What is stored with an image or a label is a JSON object, such as {}.")
+    try:
+        size = len(json.dumps(said, allow_nan=False, default=str, ensure_ascii=False).encode())
+    except (ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
+        msg = "What is stored with an image or a label holds half a character, or a number that is none. Send it anew."
+        raise HTTPException(422, msg) from error
+    if size > _LARGEST_INFO:
+        raise HTTPException(422, f"What is stored with an image or a label has {_LARGEST_INFO // 2**20} MB at most.")
+    return dict(said)
+
+
 def _check_file(file: str) -> None:
     try:
         check_file(Path(file))
     except UserError as error:
         raise HTTPException(422, str(error)) from error
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class SafeDatastore(LocalDatastore):
@@ -149,12 +183,15 @@ class SafeDatastore(LocalDatastore):
             raise HTTPException(422, "The id of an image consists of letters, digits, dot, dash and underscore.")
         if suffix not in [pattern.lstrip("*") for pattern in self._extensions]:
             raise HTTPException(422, f"An image is one of {', '.join(self._extensions)}.")
+        if len(image_id.encode()) > _LONGEST_ID:
+            raise HTTPException(422, f"The id of an image has {_LONGEST_ID} bytes at most.")
         _check_file(image_filename)
+        info = checked_info(image_info or {})
         with self._mutex, FileLock(self._lock_file):
             target = Path(self._datastore.image_path()) / self._filename(image_id, suffix)
             with replacing(target) as beside:
                 shutil.copyfile(image_filename, beside)
-            info = dict(image_info or {}) | {"ts": int(time.time()), "name": target.name}
+            info |= {"ts": int(time.time()), "name": target.name}
             old = self._datastore.objects.get(image_id)
             made = ImageLabelModel(image=DataModel(info=info, ext=suffix))
             if old is not None:
@@ -176,6 +213,7 @@ class SafeDatastore(LocalDatastore):
         if suffix not in [pattern.lstrip("*") for pattern in self._extensions]:
             raise HTTPException(422, f"A label is one of {', '.join(self._extensions)}.")
         _check_file(label_filename)
+        info = checked_info(label_info or {})
         with self._mutex, FileLock(self._lock_file):
             known = self._known(image_id)
             folder = Path(self._datastore.label_path(label_tag))
@@ -186,7 +224,7 @@ class SafeDatastore(LocalDatastore):
                 self._keep(folder / self._filename(image_id, before.ext), label_tag)
             with replacing(target) as beside:
                 shutil.copyfile(label_filename, beside)
-            info = dict(label_info or {}) | {"ts": int(time.time()), "name": target.name}
+            info |= {"ts": int(time.time()), "name": target.name}
             known.labels[label_tag] = DataModel(info=info, ext=suffix)
             self._update_datastore_file(lock=False)
             if before is not None and before.ext != suffix:
@@ -202,12 +240,14 @@ class SafeDatastore(LocalDatastore):
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is known of an image."""
+        info = checked_info(info)
         with self._mutex:
             self._known(image_id)
             super().update_image_info(image_id, info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Add to what was stored with a label."""
+        info = checked_info(info) | ({} if _is_time(info.get("ts", 0)) else {"ts": int(time.time())})
         with self._mutex:
             self._known_label(label_id, label_tag)
             super().update_label_info(label_id, label_tag, info)
@@ -224,8 +264,9 @@ class SafeDatastore(LocalDatastore):
             shutil.copyfile(label, beside)
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        # Hidden: files that are being written.
-        return {name: file for name, file in super()._list_files(path, patterns).items() if not name.startswith(".")}
+        # Hidden: files that are being written. And names in another encoding than the system's can be said to nobody.
+        found = super()._list_files(path, patterns)
+        return {name: file for name, file in found.items() if not name.startswith(".") and _is_text(name)}
 
     def _reconcile_datastore(self) -> None:
         with self._mutex:
@@ -233,7 +274,10 @@ class SafeDatastore(LocalDatastore):
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         with self._mutex:
-            super()._init_from_datastore_file(throw_exception)
+            try:
+                super()._init_from_datastore_file(throw_exception)
+            except ValueError as error:
+                self._put_table_aside(error)
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         with self._mutex:
@@ -242,6 +286,14 @@ class SafeDatastore(LocalDatastore):
                     self._write_table()
             else:
                 self._write_table()
+
+    def _put_table_aside(self, error: ValueError) -> None:
+        """Begin with the files that are there: a table that cannot be read must not keep the server from starting."""
+        table = Path(self._datastore_config_path)
+        aside = table.with_name(f"{table.stem}.unreadable-{time.strftime('%Y%m%d-%H%M%S')}{table.suffix}")
+        table.replace(aside)
+        reason = str(error).splitlines()[0]
+        logger.error("%s cannot be read (%s). It is kept as %s; names of objects are in it.", table, reason, aside.name)
 
     def _write_table(self) -> None:
         text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
@@ -262,6 +314,7 @@ class FolderDatastore(SafeDatastore):
         self._converting = threading.Lock()
         self._looking = threading.Lock()
         self._newest = NewestSegmentation("folder", self._keep_segmentation)
+        self._missing = MissingImages(Path(datastore_path) / STATE_FOLDER / "missing_images.json")
         super().__init__(datastore_path, **more)
 
     def look(self) -> Mapping[str, list[DicomFile]]:
@@ -350,7 +403,11 @@ class FolderDatastore(SafeDatastore):
         return str(super()._filename(id, ext)) if ext else f"{STATE_FOLDER}/series/{id}"
 
     def _add_non_existing_images(self) -> int:
+        known = set(self._datastore.objects)
         added = int(super()._add_non_existing_images())
+        for name, one in self._datastore.objects.items():
+            if name not in known:
+                one.image.info = self._missing.recall_image(name) | one.image.info
         for series, files in self.dicom.images().items():
             if not is_image_id(series):
                 continue
@@ -371,7 +428,30 @@ class FolderDatastore(SafeDatastore):
         for links in folder.iterdir() if folder.is_dir() else []:
             if links.is_dir() and links.name not in there:
                 shutil.rmtree(links)
-        return int(super()._remove_non_existing())
+        before = {name: one.model_copy(deep=True) for name, one in self._datastore.objects.items()}
+        removed = int(super()._remove_non_existing())
+        gone = {name: one for name, one in before.items() if name not in self._datastore.objects and one.labels}
+        if gone:
+            files = {name: {tag: self._label_file(name, tag, one) for tag in one.labels} for name, one in gone.items()}
+            self._missing.remember(gone, files)
+        return removed
+
+    def _reconcile_datastore(self) -> None:
+        with self._mutex:
+            super()._reconcile_datastore()
+            self._missing.forget(self._datastore.objects)
+
+    def _add_non_existing_labels(self, tag: str) -> int:
+        known = {name for name, one in self._datastore.objects.items() if tag in one.labels}
+        added = int(super()._add_non_existing_labels(tag))
+        for name, one in self._datastore.objects.items() if added else ():
+            if tag in one.labels and name not in known:
+                info = self._missing.recall(name, tag, self._label_file(name, tag, one))
+                one.labels[tag].info = info or one.labels[tag].info
+        return added
+
+    def _label_file(self, image_id: str, tag: str, known: ImageLabelModel) -> Path:
+        return Path(self._datastore.label_path(tag)) / self._filename(image_id, known.labels[tag].ext)
 
     def _link(self, series: str, files: Sequence[DicomFile]) -> None:
         """Give a series a folder of its own, wherever its files lie."""

@@ -24,6 +24,7 @@ from imos.errors import UserError
 from imos.server.dicomweb.synthesis import series_grid
 from imos.server.inference import image_path
 from imos.server.parameters import Parameters
+from imos.server.sentences import SentenceRoute
 from imos.server.temporary import temporary_folder
 from imos.server.upload_checks import check_file
 from imos.server.uploads import IMAGE_SUFFIXES, LABEL_SUFFIXES, Upload, store
@@ -41,7 +42,7 @@ class Output(StrEnum):
     DICOM_SEG = "dicom_seg"
 
 
-router = APIRouter(prefix=f"{settings.MONAI_LABEL_API_STR}/infer", tags=["Infer"])
+router = APIRouter(prefix=f"{settings.MONAI_LABEL_API_STR}/infer", tags=["Infer"], route_class=SentenceRoute)
 
 
 @router.post(

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 from monailabel.config import settings
 
 from imos.server import (
+    datastore_routes,
     infer_route,
     learning_routes,
     login,
     proxy_route,
     routes,
     security,
+    sentences,
     training_routes,
     viewer_files,
 )
 from imos.server.conf import AppConf
-from imos.server.datastores import FolderDatastore
+from imos.server.datastores import FolderDatastore, SafeDatastore
 from imos.server.dicomweb import routes as dicomweb_routes
 from imos.server.dicomweb.catalog import Catalog
 from imos.server.events import end_streams_with_the_server
@@ -73,12 +75,15 @@ def install(app: MONAILabelApp, task: PropagateTask) -> None:
         for prefix in ("/imos/dicomweb", *_ARCHIVE_PLACES):
             _put_in_front(server, dicomweb_routes.router, prefix)
         catalog.read_ahead()
+    if isinstance(datastore, SafeDatastore):
+        _put_in_front(server, datastore_routes.router)
     _put_in_front(server, routes.router)
     _put_in_front(server, learning_routes.router)
     _put_in_front(server, training_routes.router)
     origins = [str(origin).rstrip("/") for origin in (*conf.origins, *settings.MONAI_LABEL_CORS_ORIGINS)]
     most_bytes = conf.upload_mb * 2**20
     limit_unpacked(int(app.conf.get("unpacked_mb") or 4096) * 2**20)
+    sentences.answer_with_sentences(server)
     security.protect(
         server,
         origins,

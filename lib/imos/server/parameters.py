@@ -17,10 +17,10 @@ from typing import Any, Self, TypeVar
 from imos.errors import UserError
 from imos.imaging import Plane
 from imos.propagation.plan import Direction
+from imos.server.snapshots import LONGEST_NAME
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _TAG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-_LONGEST_NAME = 200
 
 Point = tuple[int, int, int]
 """Voxel indices of a click."""
@@ -86,7 +86,7 @@ class Parameters:
         if isinstance(params, str):
             try:
                 loaded = json.loads(params or "{}")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 msg = f"`params` is not JSON: {error}. Send an object such as {{}}."
                 raise UserError(msg) from error
         else:
@@ -111,7 +111,7 @@ class Parameters:
             points=_points(loaded),
             object_name=_object_name(loaded),
             box=_box(loaded.get("roi")),
-            client=str(loaded["client_id"] or "")[:_LONGEST_NAME] if "client_id" in loaded else None,
+            client=str(loaded["client_id"] or "")[:LONGEST_NAME] if "client_id" in loaded else None,
         )
 
 
@@ -132,7 +132,7 @@ def _slice_index(said: Mapping[str, Any], name: str) -> int | None:
         return None
     try:
         return int(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         msg = f"`{name}` is {value!r}; give a slice number, or leave it empty for no limit."
         raise UserError(msg) from error
 
@@ -165,7 +165,7 @@ def _points(said: Mapping[str, Any]) -> dict[str, tuple[Point, ...]]:
                 raise UserError(msg)
             found[name] = _as_points(value)
         elif isinstance(value, list) and value and all(_is_point(one) for one in value):
-            found[name[:_LONGEST_NAME]] = _as_points(value)
+            found[name[:LONGEST_NAME]] = _as_points(value)
     return found
 
 
@@ -186,7 +186,7 @@ def _object_name(said: Mapping[str, Any]) -> str:
     for key in ("selected_label_name", "label"):
         value = said.get(key)
         if isinstance(value, str) and value:
-            return value[:_LONGEST_NAME]
+            return value[:LONGEST_NAME]
     return ""
 
 

@@ -138,7 +138,7 @@ class Project:
     def _begun(self) -> str:
         try:
             return (self.registry.folder / "begun.txt").read_text("utf-8").strip()
-        except OSError:
+        except (OSError, ValueError):
             return ""
 
     # Inside

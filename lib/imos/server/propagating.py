@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imos.errors import UserError
 from imos.propagation.prompts import Place
 from imos.propagation.result import Progress, Result
 from imos.server.events import EventKind, EventLog
@@ -48,6 +49,11 @@ def propagate(workspace: Workspace, plan: Plan, run: Run) -> None:
             with workspace.working():
                 result = session.propagate(plan.values, plan.direction, report, run.cancelled.is_set)
             with workspace.lock:
+                if workspace.record.shape != session.image.shape:
+                    raise UserError(
+                        "The image was replaced by one of another size while it was propagated."
+                        " What was painted on the old one is kept aside for it; paint anew."
+                    )
                 if not result.cancelled and session.state is not plan.snapshot.session:
                     snapshot = replace(plan.snapshot, session=session.state)
                     workspace.write(workspace.record.timeline.do(plan.name, snapshot))
@@ -55,7 +61,8 @@ def propagate(workspace: Workspace, plan: Plan, run: Run) -> None:
             # However it ended: what the client shows is what the server knows.
             with workspace.lock:
                 shown = workspace.shown
-            picture.complete(shown.labels, shown.result)
+            if shown.labels.shape == session.image.shape:
+                picture.complete(shown.labels, shown.result)
     finally:
         with workspace.lock:
             workspace.run = None

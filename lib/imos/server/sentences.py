@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from imos.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class SentenceRoute(APIRoute):
@@ -29,6 +36,30 @@ class SentenceRoute(APIRoute):
             return found
 
         return answer
+
+
+def answer_with_sentences(server: FastAPI) -> None:
+    """The same for all other routes of a server, MONAI Label's own among them.
+
+    To be called before the server builds its middleware: handlers that come later are not heard of.
+    """
+
+    def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return JSONResponse({"detail": sentence(error.errors()[0])}, 422)
+
+    def wrong(_: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    def unwritten(_: Request, error: Exception) -> Response:
+        if not isinstance(error, OSError) or error.errno not in _UNWRITABLE:
+            raise error
+        logger.error("%s", error)
+        return JSONResponse({"detail": f"The server cannot write: {error.strerror}. Tell whoever runs it."}, 422)
+
+    server.add_exception_handler(RequestValidationError, invalid)
+    server.add_exception_handler(UserError, wrong)
+    server.add_exception_handler(OSError, unwritten)
 
 
 def sentence(problem: Any) -> str:

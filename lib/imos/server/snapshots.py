@@ -23,6 +23,8 @@ from imos.propagation.states import SliceState
 
 STEPS = 50
 """Steps that can be undone."""
+LONGEST_NAME = 200
+"""Characters of the name of an object."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,13 @@ from imos.propagation.result import Result
 from imos.propagation.states import SliceState
 from imos.server.datastores import SafeDatastore
 from imos.server.segmentations import color_of, entries_of
-from imos.server.snapshots import ImageObject, Snapshot, Voxels
+from imos.server.snapshots import LONGEST_NAME, ImageObject, Snapshot, Voxels
 
 if TYPE_CHECKING:
     from monailabel.interfaces.datastore import Datastore
 
 FINAL = "final"
+_STATES = ("prompted", "absent", "accepted", "propagated", "by_hand")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -70,12 +71,13 @@ def label_of(datastore: Datastore, image_id: str) -> StoredLabel | None:
         path = Path(datastore.get_label_uri(label, tag))
         if path.is_file():
             found.append(StoredLabel(path, tag, info))
-    return max(found, key=lambda one: (one.is_final, float(one.info.get("ts") or 0)), default=None)
+    return max(found, key=lambda one: (one.is_final, _when(one.info)), default=None)
 
 
 def empty_values(label: StoredLabel | None) -> set[int]:
     """Objects that a label names and that have no voxel in it."""
-    return set(label.info.get("empty") or []) if label is not None else set()
+    said = label.info.get("empty") if label is not None else None
+    return {value for value in said if _is_index(value)} if isinstance(said, list) else set()
 
 
 def notices_of(datastore: Datastore, image_id: str, label: StoredLabel | None) -> list[str]:
@@ -90,7 +92,7 @@ def notices_of(datastore: Datastore, image_id: str, label: StoredLabel | None) -
         Sentences.
     """
     missed = datastore.notices(image_id) if isinstance(datastore, SafeDatastore) else []
-    return [*missed, *(str(one) for one in (label.info.get("notices") or [] if label is not None else []))]
+    return [*missed, *(str(one) for one in _list(label.info.get("notices") if label is not None else None))]
 
 
 def slices_said(result: Result, session: SessionState, values: Sequence[int]) -> dict[str, dict[str, Any]]:
@@ -127,7 +129,7 @@ def read(
     Raises:
         UserError: The file cannot be read on this image.
     """
-    voxels = read_label_map(label.path, image)
+    voxels = read_label_map(label.path, image, may_be_empty=True)
     values = [int(value) for value in np.flatnonzero(np.bincount(voxels.ravel(order="K"))) if value]
     # Objects that were named and have no voxel: a client of ours would not have lost them, either.
     empty = empty_values(label).difference(values)
@@ -163,22 +165,49 @@ def read(
 
 
 def _slices(info: Mapping[str, Any], value: int, mask: NDArray[np.bool_]) -> Mapping[str, Any] | None:
-    """What was said about an object's slices; None where nothing was, or not about this mask."""
-    said = (info.get("slices") or {}).get(str(value))
-    if said is None:
+    """What was said about an object's slices; None where nothing was, or not about this mask.
+
+    Any program can store anything with a label: what is not as `slices_said` has it counts as nothing.
+    """
+    all_said = info.get("slices")
+    said = all_said.get(str(value)) if isinstance(all_said, Mapping) else None
+    if not isinstance(said, Mapping) or said.get("axis") not in (0, 1, 2):
+        return None
+    count = mask.shape[int(said["axis"])]
+    for state in _STATES:
+        if not all(_is_index(index) and index < count for index in _list(said.get(state, []), [-1])):
+            return None
+    sure = said.get("confidence") or {}
+    if not isinstance(sure, Mapping) or not all(isinstance(one, int | float) for one in sure.values()):
         return None
     shown = np.flatnonzero(np.moveaxis(mask, int(said["axis"]), 0).any(axis=(1, 2))).tolist()
     known = {index for state in ("prompted", "accepted", "propagated") for index in said.get(state, [])}
     return said if known.issuperset(shown) else None
 
 
+def _list(said: object, otherwise: Sequence[int] = ()) -> Sequence[Any]:
+    return said if isinstance(said, list) else otherwise
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _when(info: Mapping[str, Any]) -> float:
+    said = info.get("ts")
+    return float(said) if isinstance(said, int | float) else 0.0
+
+
 def _objects(info: Mapping[str, Any], values: list[int], names: Mapping[int, str]) -> list[ImageObject]:
     entries = entries_of(info.get("label_info"), values)
-    said = (info.get("params") or {}).get("label_names")
-    answered = {value: str(name) for name, value in said.items()} if isinstance(said, Mapping) else {}
+    params = info.get("params")
+    said = params.get("label_names") if isinstance(params, Mapping) else None
+    answered = (
+        {value: str(name) for name, value in said.items() if _is_index(value)} if isinstance(said, Mapping) else {}
+    )
     objects = []
     for value in values:
         entry = entries.get(value, {})
-        name = str(entry.get("name") or answered.get(value) or names.get(value) or f"object {value}")
+        name = str(entry.get("name") or answered.get(value) or names.get(value) or f"object {value}")[:LONGEST_NAME]
         objects.append(ImageObject(value, name, color_of(entry.get("color"))))
     return objects

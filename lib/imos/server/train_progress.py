@@ -51,6 +51,28 @@ class Progress:
     reason: str = ""
     total_time: str = ""
 
+    @classmethod
+    def from_json(cls, said: Any) -> Progress:
+        """From what was written.
+
+        Raises:
+            TypeError, ValueError, OverflowError: It is something else.
+        """
+        read = cls(**said)
+        return cls(
+            start_ts=int(read.start_ts),
+            pid=int(read.pid),
+            began=float(read.began),
+            stage=str(read.stage),
+            epoch=int(read.epoch),
+            total_epochs=int(read.total_epochs),
+            best_metric=float(read.best_metric),
+            loss=None if read.loss is None else float(read.loss),
+            version=str(read.version),
+            reason=str(read.reason),
+            total_time=str(read.total_time),
+        )
+
 
 class ProgressFile:
     """The file between the two processes.
@@ -71,8 +93,8 @@ class ProgressFile:
     def read(self) -> Progress | None:
         """What it says; None where no round ever began."""
         try:
-            return Progress(**json.loads(self._path.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
+            return Progress.from_json(json.loads(self._path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError, OverflowError):  # none, or damaged
             return None
 
     def stats(self) -> dict[str, Any]:
