@@ -153,6 +153,24 @@ def test_a_missing_or_wrong_field_is_said_in_a_sentence(server, method, path):
     refused(httpx.request(method, f"{server.url}{path}", data={"params": "{}"}))
 
 
+def test_a_file_with_an_impossible_name_is_refused(server, painted, nifti):
+    for name in ("x" * 400 + ".nii.gz", ".."):
+        refused(httpx.put(f"{server.url}/session/", files={"files": (name, nifti(painted))}), "name")
+
+
+def test_whatever_is_known_of_an_image_the_next_one_is_found(server):
+    stamps = {"strategy": {"random": 5, "diverse": {"ts": "x"}}}
+    for said in (stamps, {"strategy": 7}, {"strategy": {}}):
+        answer = httpx.put(
+            f"{server.url}/datastore/image/info", params={"image": IMAGE}, data={"info": json.dumps(said)}
+        )
+        assert answer.status_code == 200
+        for strategy in ("random", "diverse"):
+            found = httpx.post(f"{server.url}/activelearning/{strategy}", json={"client_id": "next"}, timeout=60)
+            assert found.status_code == 200, found.text
+    refused(httpx.post(f"{server.url}/activelearning/random", json={"strategy": "x"}))
+
+
 @pytest.mark.parametrize("params", ['{"first_slice": 1e400}', "[" * 5000])
 def test_params_that_python_cannot_take_are_refused(server, params):
     refused(server.post("sample_ct", params=params))

@@ -11,12 +11,14 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from monailabel.interfaces.exception import MONAILabelException
 
 from imos.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_NAMES = (errno.ENAMETOOLONG, errno.EISDIR)
 
 
 class SentenceRoute(APIRoute):
@@ -51,7 +53,13 @@ def answer_with_sentences(server: FastAPI) -> None:
     def wrong(_: Request, error: Exception) -> Response:
         return JSONResponse({"detail": str(error)}, 422)
 
+    def unknown(_: Request, error: Exception) -> Response:
+        assert isinstance(error, MONAILabelException)
+        return JSONResponse({"detail": str(error.msg).partition("\n")[0]}, 422)
+
     def unwritten(_: Request, error: Exception) -> Response:
+        if isinstance(error, OSError) and error.errno in _NO_NAMES:
+            return JSONResponse({"detail": "A file of the request has a name that no file can have. Rename it."}, 422)
         if not isinstance(error, OSError) or error.errno not in _UNWRITABLE:
             raise error
         logger.error("%s", error)
@@ -59,6 +67,7 @@ def answer_with_sentences(server: FastAPI) -> None:
 
     server.add_exception_handler(RequestValidationError, invalid)
     server.add_exception_handler(UserError, wrong)
+    server.add_exception_handler(MONAILabelException, unknown)
     server.add_exception_handler(OSError, unwritten)
 
 

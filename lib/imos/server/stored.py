@@ -71,7 +71,7 @@ def label_of(datastore: Datastore, image_id: str) -> StoredLabel | None:
         path = Path(datastore.get_label_uri(label, tag))
         if path.is_file():
             found.append(StoredLabel(path, tag, info))
-    return max(found, key=lambda one: (one.is_final, _when(one.info)), default=None)
+    return max(found, key=lambda one: (one.is_final, when(one.info)), default=None)
 
 
 def empty_values(label: StoredLabel | None) -> set[int]:
@@ -193,7 +193,8 @@ def _is_index(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _when(info: Mapping[str, Any]) -> float:
+def when(info: Mapping[str, Any]) -> float:
+    """Seconds since 1970 at which something was stored, as it says itself; 0 where it does not."""
     said = info.get("ts")
     return float(said) if isinstance(said, int | float) else 0.0
 

@@ -31,6 +31,7 @@ from imos.server.features import FeatureStore
 from imos.server.inference import image_path
 from imos.server.models import ModelCache
 from imos.server.places import STATE_FOLDER
+from imos.server.stored import when
 from imos.server.workspace_files import DamagedFileError, Summary, read_summary
 
 if TYPE_CHECKING:
@@ -71,6 +72,12 @@ class Work:
     time: float
 
 
+def stamps_of(datastore: Datastore, image: str) -> dict[str, dict[str, Any]]:
+    """Who was sent to an image by which strategy; what clients have put in its place counts as nothing."""
+    said = datastore.get_image_info(image).get("strategy")
+    return {name: one for name, one in said.items() if isinstance(one, dict)} if isinstance(said, dict) else {}
+
+
 class Survey:
     """What is known about the images that wait for a label.
 
@@ -95,11 +102,8 @@ class Survey:
         }
         waiting = []
         for image in sorted(self._datastore.get_unlabeled_images()):
-            stamps = self._datastore.get_image_info(image).get("strategy") or {}
-            sent = any(
-                now - float(stamp.get("ts") or 0) < OPEN_SECONDS and stamp.get("client_id") != client
-                for stamp in stamps.values()
-            )
+            stamps = stamps_of(self._datastore, image).values()
+            sent = any(now - when(one) < OPEN_SECONDS and one.get("client_id") != client for one in stamps)
             if image not in taken and not sent:
                 waiting.append(image)
         return waiting

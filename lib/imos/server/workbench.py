@@ -23,6 +23,7 @@ from imos.server.models import ModelCache
 from imos.server.project import Project
 from imos.server.runs import RunQueue
 from imos.server.snapshots import ImageObject, Snapshot
+from imos.server.strategies import stamps_of
 from imos.server.workspaces import Workspace, WorkspaceStore
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Workbench:
             if not found:
                 return None
             image = str(found["id"])
-            stamps = dict(self.datastore.get_image_info(image).get("strategy") or {})
+            stamps = stamps_of(self.datastore, image)
             stamps[strategy] = {"ts": int(time.time()), "client_id": client}
             self.datastore.update_image_info(image, {"strategy": stamps})
         return image
