@@ -276,6 +276,17 @@ class TestDice:
         assert run("dice", flipped, scan.truth) == 0
         assert capsys.readouterr().out.split()[-2:] == ["mean", "1.0000"]
 
+    def test_any_two_label_maps_can_be_compared(
+        self, scan: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Also of one slice, full of one label, and against nothing."""
+        one = scan.write(tmp_path / "one.nii.gz", np.full((6, 5, 1), 3, np.uint8))
+        nothing = scan.write(tmp_path / "nothing.nii.gz", np.zeros((6, 5, 1), np.uint8))
+        assert run("dice", one, one) == 0
+        assert capsys.readouterr().out.split()[-2:] == ["mean", "1.0000"]
+        assert run("dice", nothing, one) == 0
+        assert capsys.readouterr().out.split()[-2:] == ["mean", "0.0000"]
+
 
 class TestServe:
     def test_it_becomes_the_monai_label_server(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

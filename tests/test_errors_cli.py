@@ -246,6 +246,33 @@ class TestOutput:
         assert "overwrite" in refused("propagate", scan.image, scan.prompt, "-o", getattr(scan, which))
         assert getattr(scan, which).read_bytes() == before
 
+    def test_painted_frames_are_never_overwritten(self, refused: Any, scan: Any, tmp_path: Path) -> None:
+        painted = tmp_path / "painted"
+        painted.mkdir()
+        (painted / "f5.png").write_bytes(b"painted by hand")
+        for prompt in (painted / "f5.png", painted):
+            assert "would overwrite PROMPT" in refused("propagate", scan.image, prompt, "-o", painted)
+        words = ("propagate", scan.image, painted, "-o", painted / "f5.png")
+        assert "would overwrite PROMPT" in refused(*words)
+        assert (painted / "f5.png").read_bytes() == b"painted by hand"
+
+    @pytest.mark.parametrize(("option", "name"), [("--report", "r.json"), ("--sheet", "s.png")])
+    def test_a_folder_of_that_name(
+        self, refused: Any, scan: Any, out: Path, tmp_path: Path, option: str, name: str
+    ) -> None:
+        (tmp_path / name).mkdir()
+        said = refused("propagate", scan.image, scan.prompt, "-o", out, option, tmp_path / name)
+        assert "a folder has that name" in said
+
+    def test_before_the_work(self, refused: Any, tmp_path: Path) -> None:
+        (tmp_path / "f.safetensors").mkdir()
+        nowhere = tmp_path / "nowhere"
+        assert "is not a folder" in refused("judge", tmp_path, nowhere / "j.safetensors")
+        assert "is not a folder" in refused("pack", tmp_path, nowhere / "p.npz")
+        assert "a folder has that name" in refused("finetune", tmp_path, "-o", tmp_path / "f.safetensors")
+        for rate in ("nan", "-1", "0", "fast"):
+            assert "no learning rate" in refused("train", tmp_path, "--folder", tmp_path / "run", "--rate", rate)
+
 
 # A library that fails in mid-write may leave closing the file to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -40,6 +40,21 @@ def positive(text: str) -> int:
     return number
 
 
+def rate(text: str) -> float:
+    """A learning rate: a number above 0, at most 1.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate; give a number such as 1e-4")
+    return number
+
+
 def share(text: str) -> float:
     """A number from 0 to 1.
 

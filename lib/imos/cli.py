@@ -80,6 +80,7 @@ _USERS_ERRNO = frozenset(
         errno.EROFS,
         errno.ENOENT,
         errno.ENOTDIR,
+        errno.EEXIST,
         errno.EISDIR,
         errno.ENAMETOOLONG,
     }
@@ -365,6 +366,8 @@ def _check_writable(path: str | None) -> None:
     if path is None:
         return
     folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) and path.lower().endswith((".json", ".png")):
+        raise UserError(f"cannot write {path}: a folder has that name. Choose another name.")
     if not os.path.isdir(folder):
         raise UserError(f"cannot write {path}: {folder} is not a folder. Create it, or choose another place.")
     from tempfile import TemporaryFile
@@ -378,13 +381,27 @@ def _check_writable(path: str | None) -> None:
 
 def _check_distinct(args: argparse.Namespace) -> None:
     """Never write over what was read, nor one output over another."""
+    for option, path in (("IMAGE", args.image), ("PROMPT", args.prompt)):
+        if not path:
+            raise UserError(f"{option} is empty. Name a file or folder.")
     seen = {os.path.realpath(args.image): "IMAGE", os.path.realpath(args.prompt): "PROMPT"}
+    read = dict(seen)
     for option, path in (("-o", args.output), ("--report", args.report), ("--sheet", args.sheet)):
         if path is None:
             continue
-        other = seen.setdefault(os.path.realpath(path), option)
+        real = os.path.realpath(path)
+        other = seen.setdefault(real, option)
+        for place, what in read.items():
+            # A file of a folder that was read, or a folder of label maps with the painted one among them.
+            is_part = os.path.isfile(real) and _is_within(real, place)
+            if is_part or (os.path.isdir(real) and what == "PROMPT" and _is_within(place, real)):
+                other = what
         if other != option:
             raise UserError(f"{option} {path} would overwrite {other}. Choose another name.")
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return os.path.commonpath((path, folder)) == folder
 
 
 class ProgressLine:
@@ -439,12 +456,12 @@ def dice(args: argparse.Namespace) -> int:
     """Print Dice of every label of the reference, and their mean."""
     import numpy as np
 
-    from imos.imaging import read_image, read_label_map
+    from imos.imaging import read_grid, read_label_map
     from imos.metrics import dice as dice_of
 
-    grid = read_image(args.image or args.reference)
-    reference = read_label_map(args.reference, grid)
-    prediction = read_label_map(args.prediction, grid)
+    grid = read_grid(args.image or args.reference)
+    reference = read_label_map(args.reference, grid, may_be_empty=True)
+    prediction = read_label_map(args.prediction, grid, may_be_empty=True)
     labels = [int(label) for label in np.unique(reference) if label]
     if not labels:
         raise UserError(f"{args.reference} has no labelled voxel, so there is nothing to compare with.")

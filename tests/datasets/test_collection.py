@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,15 @@ def test_sequence_without_frames(collection: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / "val/frames/phantom_video/clip/images")
     with pytest.raises(UserError, match="no frames"):
         read_collection(copy, "val")[2].load()
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, 256, float("nan")])
+def test_values_that_are_no_labels_are_refused(collection: Path, tmp_path: Path, value: float) -> None:
+    case = next(case for case in read_collection(collection, "train") if not case.is_video)
+    assert case.path_of_labels is not None
+    stored = nibabel.load(case.path_of_labels)
+    labels = np.asarray(stored.dataobj).astype(np.float32)
+    labels.flat[0] = value
+    nibabel.save(nibabel.Nifti1Image(labels, stored.affine), tmp_path / "wrong.nii.gz")
+    with pytest.raises(UserError):
+        replace(case, path_of_labels=tmp_path / "wrong.nii.gz").load()

@@ -276,3 +276,15 @@ def test_truncated_file_is_named(tmp_path: Path, make_series: Any, slices: NDArr
     files[3].write_bytes(files[3].read_bytes()[:keep])
     with pytest.raises(UserError, match=files[3].name):
         read_image(tmp_path)
+
+
+@pytest.mark.parametrize("more", [-2, 2])
+def test_multi_frame_file_that_places_other_frames_than_it_has_is_refused(multi_frame: Path, more: int) -> None:
+    dataset = pydicom.dcmread(multi_frame)
+    one = len(dataset.PixelData) // dataset.NumberOfFrames
+    pixels = dataset.PixelData * 2
+    dataset.NumberOfFrames += more
+    dataset.PixelData = pixels[: one * dataset.NumberOfFrames]
+    dataset.save_as(multi_frame)
+    with pytest.raises(UserError, match="frames and says of"):
+        read_image(multi_frame)

@@ -116,3 +116,19 @@ def test_four_dimensional_nrrd_is_refused(tmp_path: Path) -> None:
     nrrd.write(str(tmp_path / "a.nrrd"), np.ones((5, 4, 5, 6), np.float32))
     with pytest.raises(UserError, match="four-dimensional"):
         read_image(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "space: left-posterior-superior-time\nspace directions: (1,0,0,0) (0,1,0,0) (0,0,1,0)",
+        "space dimension: 2\nspace directions: (1,0) (0,1) (1,1)",
+        "space: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0)",
+    ],
+)
+def test_nrrd_that_does_not_lie_in_three_dimensions_is_refused(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "odd.nrrd"
+    header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 3 4 5\nencoding: raw\n{place}\n\n"
+    path.write_bytes(header.encode() + bytes(range(60)))
+    with pytest.raises(UserError, match=r"three dimensions|cannot be read"):
+        read_image(path)

@@ -115,3 +115,20 @@ def test_reading_needs_no_torch_and_importing_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
+def test_one_changed_byte_of_packed_voxels_is_noticed(tmp_path: Path, suffix: str) -> None:
+    """The checksum comes last: whoever stops reading when all voxels are there does not see it."""
+    voxels = np.random.default_rng(0).integers(0, 4000, (24, 20, 16)).astype(np.uint16)
+    image = Image(voxels, np.eye(4), ImageKind.VOLUME, "noise")
+    path = tmp_path / f"volume{suffix}"
+    write_label_map(path, voxels, image)
+    assert np.array_equal(read_image(path).voxels, voxels)
+    whole = path.read_bytes()
+    for place in (0.5, 0.9):
+        changed = bytearray(whole)
+        changed[int(len(whole) * place)] ^= 0x10
+        path.write_bytes(bytes(changed))
+        with pytest.raises(UserError, match="cannot be read"):
+            read_image(path)

@@ -622,3 +622,36 @@ def test_every_public_name_exists():
         assert getattr(imos, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'lood'"):
         imos.lood  # noqa: B018
+
+
+def test_a_result_cannot_be_changed_by_who_looks_at_it(session, truth):
+    session.paint(plane="axial", index=8, labels=truth[:, :, 8])
+    result = session.propagate()
+    with pytest.raises(ValueError, match="read-only"):
+        result.labels[:] = 0
+    result.labels.copy()[:] = 0
+    session.accept(1)
+    assert session.result.labels.any()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda session: session.limit("3"),
+        lambda session: session.limit(1.5, 3),
+        lambda session: session.limit(True, 3),
+        lambda session: session.accept(1, 9.0),
+        lambda session: session.accept(1, [9.0]),
+        lambda session: session.accept(1, [True]),
+        lambda session: session.propagate(1.0),
+        lambda session: session.paint(plane="axial", index=8, labels=[[1, 2], [1]]),
+    ],
+)
+def test_numbers_that_are_none_are_refused(session, truth, what):
+    session.paint(plane="axial", index=8, labels=truth[:, :, 8])
+    session.propagate()
+    before = session.state
+    with pytest.raises(UserError) as refusal:
+        what(session)
+    assert "\n" not in str(refusal.value)
+    assert session.state is before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def read_manifest(path: Path) -> list[Study]:
     studies: list[Study] = []
     ids: dict[str, int] = {}
     outputs: dict[str, int] = {}
-    for row in reader:
+    for row in _rows(reader, path):
         place = f"{path}:{reader.line_num}"
         if None in row or None in row.values():
             raise UserError(f"{place}: {len(columns)} columns are named, this line has another number.")
@@ -86,6 +87,13 @@ def read_manifest(path: Path) -> list[Study]:
     if not studies:
         raise UserError(f"{path} lists no study.")
     return studies
+
+
+def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: {error}. Export the list again.") from error
 
 
 def _study(row: dict[str, str], folder: Path, place: str) -> Study:
@@ -123,7 +131,7 @@ def _suffix(image: str) -> str:
         return ".dcm"
     try:
         is_folder_of_pictures = format_of_input(Path(image)) is Format.FRAMES
-    except UserError:  # told when it is its turn
+    except (UserError, OSError):  # told when it is its turn
         is_folder_of_pictures = False
     return "" if is_folder_of_pictures else ".nii.gz"
 

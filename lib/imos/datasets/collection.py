@@ -112,8 +112,14 @@ class Case:
             raise OSError(error) from error
         if pair[0].shape != pair[1].shape:
             raise UserError(f"{self.path} and its labels differ in shape: {pair[0].shape} and {pair[1].shape}.")
-        if pair[1].dtype != np.uint8 and pair[1].max() > 255:
-            raise UserError(f"{self.path_of_labels} holds the label {pair[1].max()}; collections go up to 255.")
+        if pair[0].ndim != 3:
+            raise UserError(f"{self.path} has {pair[0].ndim} dimensions; a volume of a collection has three.")
+        if pair[1].dtype != np.uint8:
+            from imos.imaging.geometry import check_labels
+
+            pair[1] = check_labels(pair[1], str(self.path_of_labels))
+            if pair[1].max() > 255:
+                raise UserError(f"{self.path_of_labels} holds the label {pair[1].max()}; collections go up to 255.")
         slices, labels = (np.ascontiguousarray(np.moveaxis(array, self.axis, 0)) for array in pair)
         return self._windowed(slices, labels), labels.astype(np.uint8, copy=False)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from imos.imaging.geometry import label_map_on_grid
     from imos.imaging.image import Image, ImageKind
     from imos.imaging.planes import Plane, plane_axis, thin_axis
-    from imos.imaging.reading import read_image, read_label_map
+    from imos.imaging.reading import read_grid, read_image, read_label_map
     from imos.imaging.windowing import Window, apply_window, choose_window, is_hounsfield
     from imos.imaging.writing import check_writable, write_label_map
 
@@ -28,6 +28,7 @@ __all__ = [
     "is_hounsfield",
     "label_map_on_grid",
     "plane_axis",
+    "read_grid",
     "read_image",
     "read_label_map",
     "thin_axis",
@@ -45,6 +46,7 @@ _MODULE_OF = {
     "is_hounsfield": "windowing",
     "label_map_on_grid": "geometry",
     "plane_axis": "planes",
+    "read_grid": "reading",
     "read_image": "reading",
     "read_label_map": "reading",
     "thin_axis": "planes",

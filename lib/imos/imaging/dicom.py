@@ -398,6 +398,12 @@ def _read_multi_frame(file: Path, path: Path, *, time: bool) -> Image:
         )
         raise UserError(msg)
     values, rescaled = _decoded(dataset, file)
+    if ordered is not None and len(ordered.order) != len(values):
+        msg = (
+            f"{path.name} holds {len(values)} frames and says of {len(ordered.order)} where they lie."
+            " Export the series again."
+        )
+        raise UserError(msg)
     if not rescaled:
         values = _rescaled_frames(values, dataset)
     voxels = _stacked(list(values))

@@ -145,7 +145,12 @@ def _data(path: Path, header: dict[str, str], end: int, size: int) -> bytes:
             file.seek(end if local else skipped)
         if _is_true(header, "CompressedData"):
             # 47: zlib's or gzip's framing, whichever is there.
-            data = zlib.decompressobj(47).decompress(file.read(), size)
+            unpacker = zlib.decompressobj(47)
+            data = unpacker.decompress(file.read(), size)
+            while not unpacker.eof:  # the checksum comes last: only who reads it notices that voxels are damaged
+                if not unpacker.unconsumed_tail:
+                    raise ValueError("the voxels are cut short")
+                unpacker.decompress(unpacker.unconsumed_tail, 2**20)
         else:
             data = file.read(size)
     if len(data) < size or size == 0:

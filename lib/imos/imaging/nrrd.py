@@ -52,9 +52,14 @@ def read_nrrd(path: Path, *, time: bool = False) -> Image:
     elif voxels.ndim != 3:
         msg = f"{path.name} has {voxels.ndim} dimensions. Use a volume with three."
         raise UserError(msg)
+    try:
+        affine = _affine(header, directions)
+    except (ValueError, TypeError) as error:
+        msg = f"{path.name} does not say where it lies in three dimensions. Export it again as a volume."
+        raise UserError(msg) from error
     return Image(
         voxels=voxels,
-        affine=check_affine(_affine(header, directions), path.name),
+        affine=check_affine(affine, path.name),
         kind=ImageKind.VIDEO if time else ImageKind.VOLUME,
         name=path.name.rsplit(".", 1)[0].removesuffix(".seg"),
         source=path,

@@ -31,6 +31,15 @@ def read_image(path: str | os.PathLike[str], *, time: bool = False) -> Image:
     Raises:
         UserError: It cannot be read, has one slice only, or shows nothing (all voxels equal or not a number).
     """
+    return _checked(read_grid(path, time=time))
+
+
+def read_grid(path: str | os.PathLike[str], *, time: bool = False) -> Image:
+    """`read_image` for what need not show anything, such as a label map whose grid is wanted.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     path = Path(path)
     form = format_of_input(path)
     if form is Format.NIFTI:
@@ -53,7 +62,7 @@ def read_image(path: str | os.PathLike[str], *, time: bool = False) -> Image:
         from imos.imaging.frames import read_frames
 
         image = read_frames(path)
-    return _checked(image)
+    return image
 
 
 def read_label_map(path: str | os.PathLike[str], image: Image, *, may_be_empty: bool = False) -> NDArray[np.uint16]:

@@ -115,6 +115,19 @@ def write_label_map(
             write_dicom_seg(temporary, stored, image, names or {})
 
 
+def check_folder_of(path: Path) -> None:
+    """See before the work that a file can be written.
+
+    Raises:
+        UserError: There is no such folder, or a folder has the file's name.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"cannot write {path}: {path.parent} is not a folder. Create it first.")
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: a folder has that name. Choose another name.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.

@@ -110,6 +110,7 @@ def compose(state: SessionState, shape: tuple[int, int, int]) -> Result:
         plane, mask = np.moveaxis(labels, prompt.axis, 0)[prompt.index], prompt.mask
         plane[(plane == prompt.label) & ~mask] = 0
         plane[mask] = prompt.label
+    labels.flags.writeable = False  # it is shared by all who ask; who wants to change it makes a copy
     states = {label: _slice_states(state, label, shape[axes[label]]) for label in everything}
     return Result(
         labels=labels,

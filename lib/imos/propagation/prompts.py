@@ -133,7 +133,11 @@ def check_label_map(labels: object, shape: tuple[int, ...], what: str) -> NDArra
     Raises:
         UserError: Another shape, values that are no labels, or nothing painted.
     """
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        msg = f"The painted labels of {what} are no array: their rows differ in length."
+        raise UserError(msg) from error
     if array.shape != shape:
         given, needed = (" × ".join(str(size) for size in sizes) for sizes in (array.shape, shape))
         turned = array.ndim == 2 and array.shape == shape[::-1]
@@ -174,5 +178,18 @@ def as_labels(labels: int | Iterable[int]) -> list[int]:
     Raises:
         UserError: A value is not a whole number of 1…65535.
     """
-    values = [labels] if isinstance(labels, int | np.integer) else list(labels)
+    values = [labels] if isinstance(labels, int | np.integer) else as_list(labels, "labels")
     return sorted({check_label(value) for value in values})
+
+
+def as_list(values: Iterable[int], what: str) -> list[int]:
+    """Several numbers as a list.
+
+    Raises:
+        UserError: It is nothing that holds several.
+    """
+    try:
+        return list(values)
+    except TypeError as error:
+        msg = f"Give the {what} as a whole number or a list of them, not {values!r}."
+        raise UserError(msg) from error

@@ -45,7 +45,8 @@ class Result:
     Slices of an object are numbered along its own axis, `axes[label]`.
 
     Attributes:
-        labels: `(I, J, K)` label map on the image's grid; uint8, or uint16 when a label exceeds 255.
+        labels: `(I, J, K)` label map on the image's grid; uint8, or uint16 when a label exceeds 255;
+            cannot be written to (`labels.copy()` can).
         confidence: label → slice → predicted J in [0, 1], for every slice that is painted, accepted or that a pass
             reached; 1 where the user painted or accepted.
         states: label → slice → what is known there, for every slice.

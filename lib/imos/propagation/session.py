@@ -31,7 +31,7 @@ from imos.propagation.crops import Crop
 from imos.propagation.history import History
 from imos.propagation.passes import Pass, PassCache, PassKey
 from imos.propagation.plan import Direction, Leg, Segment, segments_of
-from imos.propagation.prompts import Place, Prompt, as_labels, check_label, check_label_map, label_values
+from imos.propagation.prompts import Place, Prompt, as_labels, as_list, check_label, check_label_map, label_values
 from imos.propagation.result import Progress, Result
 from imos.propagation.slices import SliceSource, VolumeSlices, plane_of
 from imos.propagation.states import SliceState
@@ -229,8 +229,11 @@ class Session:
         if indices is None:
             wanted = [index for index, state in states.items() if state is not SliceState.UNKNOWN]
         else:
-            wanted = [indices] if isinstance(indices, int | np.integer) else list(indices)
+            wanted = [indices] if isinstance(indices, int | np.integer) else as_list(indices, "slices")
         for index in wanted:
+            if isinstance(index, bool) or not isinstance(index, int | np.integer):
+                msg = f"A slice index is a whole number, not {index!r}."
+                raise UserError(msg)
             if states.get(index, SliceState.UNKNOWN) is SliceState.UNKNOWN:
                 msg = f"Nothing is known of object {label} on slice {index}. Propagate or paint there first."
                 raise UserError(msg)
@@ -368,6 +371,9 @@ class Session:
     def _check_limits(self, first: int | None, last: int | None) -> None:
         most = max(self._image.shape) - 1
         for name, value in (("first", first), ("last", last)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+                msg = f"The {name} slice is a whole number, not {value!r}."
+                raise UserError(msg)
             if value is not None and not 0 <= value <= most:
                 msg = f"The {name} slice {value} is outside the image: slices are counted from 0 to {most}."
                 raise UserError(msg)

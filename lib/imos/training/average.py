@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imos.arguments import shares
 from imos.errors import UserError
+from imos.imaging.writing import check_folder_of
 from imos.network.weights import Weights, WeightsInfo, read_weights, save_weights
 from imos.propagation.model import ENCODER_PREFIX, NETWORK_PREFIX, SHARE
 
@@ -31,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     """Read, average, write."""
     if args.output.suffix != ".safetensors":
         raise UserError(f"-o {args.output}: the name must end in .safetensors.")
+    check_folder_of(args.output)
+    if any(args.output.exists() and args.output.samefile(path) for path in args.weights if path.exists()):
+        raise UserError(f"-o {args.output} would overwrite weights that are averaged. Choose another name.")
     contents = [read_weights(path) for path in args.weights]
     first = contents[0]
     tensors = average(contents)

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imos.arguments import names, positive, share
+from imos.arguments import names, positive, rate, share
 from imos.errors import UserError
+from imos.imaging.writing import check_folder_of
 from imos.network.small import SmallNetwork, is_adapter
 from imos.network.weights import WeightsInfo, read_weights, save_weights, sha256
 from imos.propagation.existence import Judge
@@ -155,7 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--steps", type=positive, help="optimiser steps (100 a volume, 240 to 1200; xmem: 10000)")
     parser.add_argument("--batch", type=positive, help="slices a step (12; xmem: 4 sequences, shared by the processes)")
-    parser.add_argument("--rate", type=float, help="highest learning rate (2e-4; xmem: 1e-5)")
+    parser.add_argument("--rate", type=rate, help="highest learning rate (2e-4; xmem: 1e-5)")
     parser.add_argument(
         "--synthetic", type=share, default=0.0, metavar="SHARE",
         help="share of passes through synthetic volumes, against forgetting (default: %(default)s)",
@@ -171,8 +172,7 @@ def run(args: argparse.Namespace) -> int:
         end_with_parent()
     if args.output.suffix != ".safetensors":
         raise UserError(f"{args.output} is no .safetensors file. Give the adapter such a name.")
-    if not args.output.absolute().parent.is_dir():
-        raise UserError(f"cannot write {args.output}: {args.output.parent} is not a folder. Create it first.")
+    check_folder_of(args.output)
     content, carried = read_weights(args.weights), frozenset[str]()
     if args.adapter:
         content, carried = with_adapter(content, args.adapter), frozenset(read_weights(args.adapter).tensors)
@@ -229,6 +229,9 @@ def run(args: argparse.Namespace) -> int:
                 known = kinds if kept.knows else base.kinds
                 start.write(folder / WEIGHTS, kept.network.state_dict(), count, known, seen, taught, kept.judge)
             hand_over(folder / WEIGHTS, args.output, keeps_folder=args.folder is not None)
+        elif rank() == 0:
+            done = f"{current.step} of {settings.steps} steps"
+            print(f"time is up after {done}: {args.output.name} is not written; the same command goes on from {folder}")
     return 0
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from imos.errors import UserError
+from imos.imaging.writing import check_folder_of
 from imos.metrics import jaccard
 from imos.network.weights import WeightsInfo, read_weights, save_weights
 from imos.propagation.existence import DISTANCE, FEATURES, Evidence, Judge, Sure, features
@@ -182,6 +183,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit and write."""
+    check_folder_of(args.out)
     source: Path = args.data
     stacks = read_pack(source) if source.is_file() else labelled_stacks(source)
     stacks = [stack for stack in stacks if len(stack.slices) >= 4 and stack.labels.any()][:: max(1, args.every)]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imos.errors import UserError
+from imos.imaging.writing import check_folder_of
 from imos.training.volumes import Stack, labelled_stacks, turned, unlabelled_stacks
 
 LARGEST = 60 * 2**20
@@ -129,6 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Pack the training split."""
+    check_folder_of(args.out)
     stacks = [*labelled_stacks(args.data), *unlabelled_stacks(args.data)]
     size = write_pack(stacks, args.out)
     print(f"{len(stacks)} stacks, {size / 2**20:.1f} MiB")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from imos.arguments import positive, share
+from imos.arguments import positive, rate, share
 from imos.errors import UserError
 from imos.network.small import SmallNetwork
 from imos.network.weights import load_strictly, read_weights
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--phases", type=_phases, metavar="NAME:SHARE:GRID:FRAMES:GAP,…",
         help="what is cut when; gap 0: stills with synthetic motion",
     )  # fmt: skip
-    parser.add_argument("--rate", type=float, help=f"highest learning rate ({defaults.rate}; xmem: 1e-5)")
+    parser.add_argument("--rate", type=rate, help=f"highest learning rate ({defaults.rate}; xmem: 1e-5)")
     parser.add_argument("--save-every", type=positive, help="steps between checkpoints")
     parser.add_argument(
         "--supervoxels", type=share, default=0.0, metavar="SHARE",
