@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -352,3 +353,29 @@ def refused(answer: httpx.Response, status: int, words: str) -> None:
     assert isinstance(detail, str)
     assert words in detail
     assert "\n" not in detail
+
+
+def test_an_image_that_is_replaced_during_a_run_can_be_opened(server, painter, organs, samples, tmp_path):
+    whole = nibabel.load(samples / "ct" / "image.nii.gz")
+    put = httpx.put(
+        f"{server.url}/datastore/image",
+        params={"image": "swapped"},
+        files={"file": ("x.nii.gz", (samples / "ct" / "image.nii.gz").read_bytes())},
+        timeout=60,
+    )
+    assert put.status_code == 200, put.text
+    client = replace(painter, image="swapped")
+    run = client.start(organs, [96])
+    client.follow(run, organs, stop="slice")
+    nibabel.save(whole.slicer[:, :, :40], tmp_path / "half.nii.gz")
+    shutil.copyfile(tmp_path / "half.nii.gz", server.studies / ".other.nii.gz")
+    (server.studies / ".other.nii.gz").replace(server.studies / "swapped.nii.gz")
+
+    assert client.get("state").status_code == 200
+    kind, said = client.follow(run, organs).last
+
+    assert kind == "failed"
+    assert "another size" in json.dumps(said)
+    state = client.state()
+    assert state["objects"] == []
+    assert list((server.studies / ".imos" / "workspaces").rglob("*.old"))
