@@ -23,6 +23,7 @@ from imos.server import (
     learning_hooks,
     scoring,
     sessions,
+    starting,
     strategies,
     tasks,
     train_task,
@@ -35,14 +36,15 @@ class ImosApp(MONAILabelApp):
     """Paint one slice, get the volume."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        super().__init__(
-            app_dir=app_dir,
-            studies=studies,
-            conf=conf,
-            name="iMOS",
-            description="Paint one slice, get the volume",
-            version="0.1.0",
-        )
+        with starting.ends_in_a_sentence():
+            super().__init__(
+                app_dir=app_dir,
+                studies=studies,
+                conf=conf,
+                name="iMOS",
+                description="Paint one slice, get the volume",
+                version="0.1.0",
+            )
 
     def init_datastore(self) -> Datastore:
         """Where images and labels lie; MONAI Label's own datastores, with the holes closed."""
@@ -77,8 +79,9 @@ class ImosApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """Install our routes once the server's own are there."""
-        super().on_init_complete()
-        task = self._infers["imos"]
-        install.install(self, task)
-        task.warm_up()
-        conf.greet()
+        with starting.ends_in_a_sentence():
+            super().on_init_complete()
+            task = self._infers["imos"]
+            install.install(self, task)
+            task.warm_up()
+            conf.greet(self.studies, len(self.datastore().list_images()))

@@ -171,3 +171,24 @@ def test_values_that_are_no_labels_are_refused(collection: Path, tmp_path: Path,
     nibabel.save(nibabel.Nifti1Image(labels, stored.affine), tmp_path / "wrong.nii.gz")
     with pytest.raises(UserError):
         replace(case, path_of_labels=tmp_path / "wrong.nii.gz").load()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("split,set,case\ntrain,a,b\n", "has no column split, set, case, file, modality, slice_axis"),
+        ("split\tset\tcase\tfile\tmodality\ntrain\ta\tb\tc\tCT\n", "has no column slice_axis"),
+        ("", "has no column split"),
+        ("split\tset\tcase\tfile\tmodality\tslice_axis\ntrain\ta\n", "too few columns in line 2"),
+        (
+            "split\tset\tcase\tfile\tmodality\tslice_axis\ntrain\ta\tb\tc\tCT\t7\n",
+            "slice_axis of c is 0, 1 or 2, not '7'",
+        ),
+        ("split\tset\x00", "volumes.tsv"),
+        ("\xff\xfe", "volumes.tsv"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path: Path, table: str, said: str) -> None:
+    (tmp_path / "volumes.tsv").write_bytes(table.encode("latin-1"))
+    with pytest.raises(UserError, match=said):
+        read_collection(tmp_path, "train")

@@ -91,6 +91,17 @@ def test_binary_image_gets_a_window() -> None:
     assert choose_window(image(voxels)) == Window(0, 1)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.float64])
+def test_small_differences_of_large_numbers_are_seen(dtype: type) -> None:
+    """Where 32 bits of a floating point number would be too few."""
+    voxels = (RANDOM.integers(1, 100, (8, 8, 8)) + 10**9).astype(dtype)
+    window = choose_window(image(voxels), near=voxels[2:4])
+    seen = apply_window(voxels, window).astype(float)
+    wanted = apply_window((voxels - 10**9).astype(np.float32), Window(window.low - 1e9, window.high - 1e9))
+    assert len(np.unique(seen)) > 90
+    assert np.array_equal(seen, wanted)
+
+
 @pytest.mark.parametrize("value", [np.nan, 3.0])
 def test_image_that_shows_nothing_is_refused(value: float) -> None:
     with pytest.raises(UserError, match="shows nothing"):

@@ -252,3 +252,11 @@ def test_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_sha256_is_that_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, bad: float) -> None:
+    path = tmp_path / "failed.safetensors"
+    save_file({"a": torch.ones(4), "b": torch.tensor([1.0, bad])}, path)
+    with pytest.raises(UserError, match=r"failed\.safetensors holds weights that are no numbers"):
+        read_weights(path)

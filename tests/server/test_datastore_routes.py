@@ -154,8 +154,10 @@ def test_a_missing_or_wrong_field_is_said_in_a_sentence(server, method, path):
 
 
 def test_a_file_with_an_impossible_name_is_refused(server, painted, nifti):
+    temporary = set(server.temporary.iterdir())
     for name in ("x" * 400 + ".nii.gz", ".."):
         refused(httpx.put(f"{server.url}/session/", files={"files": (name, nifti(painted))}), "name")
+    assert set(server.temporary.iterdir()) <= temporary
 
 
 def test_whatever_is_known_of_an_image_the_next_one_is_found(server):

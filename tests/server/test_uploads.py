@@ -127,7 +127,7 @@ def test_every_file_of_a_session_is_looked_at(small, secret, mask):
 
 def test_nothing_is_kept_of_what_was_refused(small, secret):
     def look() -> set[Path]:
-        return set(small.temporary.glob("tmp*/unwanted*"))
+        return {path for path in small.temporary.rglob("*") if path.is_dir() or "unwanted" in path.name}
 
     before = look()
     files = [("unwanted.mha", meta(secret)), ("unwanted.nrrd", b"x")]
@@ -195,6 +195,10 @@ def test_frames_of_a_session_are_counted_together(small):
     files = [(f"{number}.png", frame.getvalue()) for number in range(3)]
     refused(opened(small, *files), words="when it is unpacked")
     assert opened(small, *files[:2]).status_code == 200
+
+
+def test_two_files_of_one_name_are_no_series(small, mask):
+    refused(opened(small, ("a.nii.gz", mask(".nii.gz")), ("A\\a.nii.gz", mask(".nii.gz"))), words="one name")
 
 
 def test_a_deflated_or_huge_or_headless_dicom_file_is_refused(small):

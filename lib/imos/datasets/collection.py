@@ -29,6 +29,13 @@ UNLABELLED = "-"
 """What volumes.tsv says instead of labels where a volume has none, and no file of them."""
 
 
+_COLUMNS = {
+    "volumes.tsv": ("split", "set", "case", "file", "modality", "slice_axis"),
+    "frames.tsv": ("split", "set", "sequence", "modality"),
+}
+_AXES = ("0", "1", "2")
+
+
 class Modality(StrEnum):
     """Groups of the result tables."""
 
@@ -185,6 +192,10 @@ def _volumes(root: Path, split: str) -> Iterator[Case]:
             path = root / row["file"]
             labels = path.with_name(path.name.replace(".nii.gz", ".seg.nii.gz"))
             has_labels = row.get("labels", "").strip() != UNLABELLED
+            if row["slice_axis"] not in _AXES:
+                raise UserError(
+                    f"{root / 'volumes.tsv'}: slice_axis of {row['file']} is 0, 1 or 2, not '{row['slice_axis']}'."
+                )
             modality, axis = modality_of(row["modality"]), int(row["slice_axis"])
             yield Case(row["set"], row["case"], modality, path, axis, False, labels if has_labels else None)
 
@@ -200,7 +211,19 @@ def stills(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
+    """The rows of a table; none where it is not there."""
     if not table.is_file():
         return []
-    with table.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            rows, columns = list(reader), reader.fieldnames or ()
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"Cannot read {table}: {error}. It is text with columns parted by tabs.") from error
+    missing = [name for name in _COLUMNS[table.name] if name not in columns]
+    if missing:
+        raise UserError(f"{table} has no column {', '.join(missing)}. Its columns are parted by tabs.")
+    for line, row in enumerate(rows, 2):
+        if any(row[name] is None for name in _COLUMNS[table.name]):
+            raise UserError(f"{table} has too few columns in line {line}. Its columns are parted by tabs.")
+    return rows

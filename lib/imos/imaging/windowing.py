@@ -77,7 +77,7 @@ def choose_window(image: Image, near: NDArray[Any] | None = None) -> Window:
     if image.voxels.dtype == np.uint8:
         return Window(0.0, 255.0)
     if near is not None:
-        near = np.asarray(near, dtype=np.float32).ravel()
+        near = _precise(np.asarray(near)).ravel()
         near = near[np.isfinite(near)]
         if near.size == 0:
             near = None
@@ -111,7 +111,7 @@ def apply_window(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
     if values.dtype == np.uint8 and window == Window(0.0, 255.0):
         return values
     scale = 255.0 / (window.high - window.low)
-    scaled = values.astype(np.float32)
+    scaled = _precise(values)
     scaled -= window.low
     scaled *= scale
     np.clip(scaled, 0.0, 255.0, out=scaled)
@@ -119,7 +119,13 @@ def apply_window(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
     return scaled.astype(np.uint8)
 
 
-def _tissue_window(near: NDArray[np.float32]) -> Window:
+def _precise(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    """A copy as numbers that tell any two grey values apart: large integers are not exact in 32 bits."""
+    exact = 4 if values.dtype.kind == "f" else 2
+    return values.astype(np.float64 if values.dtype.itemsize > exact else np.float32)
+
+
+def _tissue_window(near: NDArray[np.floating[Any]]) -> Window:
     middle = float(np.median(near))
     if float((near < -400).mean()) > 0.5:
         return LUNG
@@ -133,9 +139,9 @@ def _tissue_window(near: NDArray[np.float32]) -> Window:
     return SOFT_TISSUE
 
 
-def _sample(voxels: NDArray[Any]) -> NDArray[np.float32]:
+def _sample(voxels: NDArray[Any]) -> NDArray[np.floating[Any]]:
     step = max(1, round((voxels.size / _SAMPLES) ** (1 / 3)))
-    values = voxels[::step, ::step, ::step].astype(np.float32).ravel()
+    values = _precise(voxels[::step, ::step, ::step]).ravel()
     if voxels.dtype.kind == "f":
         values = values[np.isfinite(values)]
     return values

@@ -94,6 +94,8 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     if not tensors:
         raise UserError(f"{path.name} holds no weights. Give a file with a network's state dict.")
     tensors = {name: as_stored(tensor) for name, tensor in tensors.items()}
+    if not all(tensor.sum().isfinite() for tensor in tensors.values()):
+        raise UserError(f"{path.name} holds weights that are no numbers: its training failed. Take an earlier file.")
     guess = XMEM if "key_proj.key_proj.weight" in tensors else UNKNOWN
     return Weights(path, tensors, WeightsInfo.of_metadata(metadata, guess))
 

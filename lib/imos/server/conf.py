@@ -6,9 +6,18 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Self
 
 from monailabel.config import settings
+
+from imos.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+_OTHERS = frozenset({"server_mode", "auth_token", "preload"})
+"""What MONAI Label itself reads of `--conf`."""
 
 
 def apply_defaults() -> None:
@@ -29,8 +38,15 @@ def is_task_process() -> bool:
     return sys.argv[0].endswith(os.path.join("interfaces", "utils", "app.py"))
 
 
-def greet() -> None:
-    """Say that the server is ready, and where. Printed, because the log is often silenced or sent elsewhere."""
+def greet(studies: str, images: int) -> None:
+    """Say that the server is ready, and where. Printed, because the log is often silenced or sent elsewhere.
+
+    Args:
+        studies: Folder or archive.
+        images: How many it holds; MONAI Label makes a folder that is not there, so none may be a typing error.
+    """
+    if not images and not studies.startswith(("http://", "https://")):
+        print(f"There is no image in {os.path.abspath(studies)} yet.", flush=True)
     scheme = "https" if any(argument.startswith("--ssl_certfile") for argument in sys.argv) else "http"
     print(f"iMOS is ready: {scheme}://127.0.0.1:{settings.MONAI_LABEL_SERVER_PORT}/info/", flush=True)
 
@@ -45,6 +61,7 @@ class AppConf:
         adapter: Adapter file put on top of the weights, or None.
         device: `auto`, `cpu` or `cuda`.
         upload_mb: Size of a request at most, in 2²⁰ bytes.
+        unpacked_mb: Size of an uploaded image or label at most when it is unpacked, in 2²⁰ bytes.
         origins: Web pages of other servers that may use this one, such as `https://viewer.hospital.org`. MONAI Label's
             own setting for it, MONAI_LABEL_CORS_ORIGINS, counts too, but keeps 0.8.5 from starting.
         models: Folder of the project's versions; None keeps them with the images. Projects on the same images that
@@ -58,6 +75,7 @@ class AppConf:
     adapter: str | None = None
     device: str = "auto"
     upload_mb: int = 2048
+    unpacked_mb: int = 4096
     origins: tuple[str, ...] = ()
     models: str | None = None
     auto_train: int = 5
@@ -65,17 +83,46 @@ class AppConf:
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> Self:
-        """Read MONAI Label's dictionary of strings, e.g. `{"labels": "liver,spleen"}`."""
+        """Read MONAI Label's dictionary of strings, e.g. `{"labels": "liver,spleen"}`.
+
+        Raises:
+            UserError: There is no such setting, or its value cannot be.
+        """
+        known = set(cls.__slots__)
+        for name in conf.keys() - known - _OTHERS:
+            near = get_close_matches(name, sorted(known), 1)
+            meant = f"Do you mean {near[0]}?" if near else f"Choose among {', '.join(sorted(known))}."
+            raise UserError(f"There is no setting --conf {name}. {meant}")
+        device = conf.get("device") or "auto"
+        if device not in DEVICES:
+            raise UserError(f"There is no device '{device}' for --conf device. Choose {', '.join(DEVICES)}.")
         # "background" is no object: both viewers treat that name apart, and Slicer would shift all others by one.
         names = [name for one in conf.get("labels", "").split(",") if (name := one.strip()).lower() != "background"]
         return cls(
             labels={name: value for value, name in enumerate(filter(None, names), start=1)},
-            weights=conf.get("weights") or None,
-            adapter=conf.get("adapter") or None,
-            device=conf.get("device") or "auto",
-            upload_mb=int(conf.get("upload_mb") or 2048),
+            weights=_file(conf, "weights"),
+            adapter=_file(conf, "adapter"),
+            device=device,
+            upload_mb=_number(conf, "upload_mb", 1) or 2048,
+            unpacked_mb=_number(conf, "unpacked_mb", 1) or 4096,
             origins=tuple(origin.strip() for origin in conf.get("origins", "").split(",") if origin.strip()),
             models=conf.get("models") or None,
-            auto_train=int(conf.get("auto_train") or 5),
-            train_steps=int(conf["train_steps"]) if conf.get("train_steps") else None,
+            auto_train=5 if (after := _number(conf, "auto_train", 0)) is None else after,
+            train_steps=_number(conf, "train_steps", 1),
         )
+
+
+def _number(conf: Mapping[str, str], name: str, least: int) -> int | None:
+    said = conf.get(name)
+    if not said:
+        return None
+    if not said.strip().isdecimal() or int(said) < least:
+        raise UserError(f"--conf {name} is a whole number from {least}, not '{said}'.")
+    return int(said)
+
+
+def _file(conf: Mapping[str, str], name: str) -> str | None:
+    said = conf.get(name) or None
+    if said is not None and not Path(said).is_file():
+        raise UserError(f"There is no weights file {said} for --conf {name}. Check the path.")
+    return said

@@ -473,8 +473,13 @@ def open_datastore(studies: str) -> LocalDatastore | None:
 
     Returns:
         None for the kinds of archive that MONAI Label knows beside DICOMweb.
+
+    Raises:
+        UserError: It is a file.
     """
     if not studies.startswith(("http://", "https://")):
+        if Path(studies).is_file():
+            raise UserError(f"--studies {studies} is a file. Give the folder that it lies in, or a DICOMweb address.")
         return FolderDatastore(
             studies,
             extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,

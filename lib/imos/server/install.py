@@ -17,6 +17,7 @@ from imos.server import (
     routes,
     security,
     sentences,
+    session_routes,
     training_routes,
     viewer_files,
 )
@@ -77,12 +78,13 @@ def install(app: MONAILabelApp, task: PropagateTask) -> None:
         catalog.read_ahead()
     if isinstance(datastore, SafeDatastore):
         _put_in_front(server, datastore_routes.router)
+    _put_in_front(server, session_routes.router)
     _put_in_front(server, routes.router)
     _put_in_front(server, learning_routes.router)
     _put_in_front(server, training_routes.router)
     origins = [str(origin).rstrip("/") for origin in (*conf.origins, *settings.MONAI_LABEL_CORS_ORIGINS)]
     most_bytes = conf.upload_mb * 2**20
-    limit_unpacked(int(app.conf.get("unpacked_mb") or 4096) * 2**20)
+    limit_unpacked(conf.unpacked_mb * 2**20)
     sentences.answer_with_sentences(server)
     security.protect(
         server,

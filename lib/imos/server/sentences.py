@@ -14,10 +14,10 @@ from fastapi.routing import APIRoute
 from monailabel.interfaces.exception import MONAILabelException
 
 from imos.errors import UserError
+from imos.server.starting import UNWRITABLE
 
 logger = logging.getLogger(__name__)
 
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_NAMES = (errno.ENAMETOOLONG, errno.EISDIR)
 
 
@@ -60,7 +60,7 @@ def answer_with_sentences(server: FastAPI) -> None:
     def unwritten(_: Request, error: Exception) -> Response:
         if isinstance(error, OSError) and error.errno in _NO_NAMES:
             return JSONResponse({"detail": "A file of the request has a name that no file can have. Rename it."}, 422)
-        if not isinstance(error, OSError) or error.errno not in _UNWRITABLE:
+        if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
             raise error
         logger.error("%s", error)
         return JSONResponse({"detail": f"The server cannot write: {error.strerror}. Tell whoever runs it."}, 422)
