@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -49,16 +50,23 @@ def test_it_stands_still_while_somebody_waits(pack: Path, spoilt: Path, tmp_path
             threading.Thread(target=watch).start()
 
     def watch() -> None:
-        deadline = time.monotonic() + 30  # on a machine with other work it is not there at once
-        while statuses() != {psutil.STATUS_STOPPED} and time.monotonic() < deadline:
-            time.sleep(0.1)
-        before = read_step(tmp_path / "run")
-        time.sleep(3)
-        stood.append((statuses(), read_step(tmp_path / "run") == before))
-        busy.clear()
+        try:
+            deadline = time.monotonic() + 30  # on a machine with other work it is not there at once
+            while statuses() != {psutil.STATUS_STOPPED} and time.monotonic() < deadline:
+                time.sleep(0.1)
+            before = read_step(tmp_path / "run")
+            time.sleep(3)
+            stood.append((statuses(), read_step(tmp_path / "run") == before))
+        finally:
+            busy.clear()
 
     def statuses() -> set[str]:
-        return {one.status() for one in psutil.Process().children(recursive=True) if "finetune" in one.cmdline()}
+        found = set()
+        for one in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # children of other tests, which may be gone by now
+                if "finetune" in one.cmdline():
+                    found.add(one.status())
+        return found
 
     fine_tune(pack, tmp_path / "a.safetensors", tmp_path / "run", recipe(spoilt, 20), tell, busy.is_set)
 
