@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 NEWTON_STEPS = 6
+NEWTON_STEPS_NEARBY = 2
+"""From weights that are nearly right."""
+
 RIDGE = 30.0
 """Against overfitting: both classes together weigh 400."""
 
@@ -39,14 +42,27 @@ class Pull(NamedTuple):
     linear: Tensor
 
 
-def fit_logistic(samples: PixelSamples, pull: Pull | None = None) -> Tensor:
-    """Weights `(F,)` of the log odds that a pixel is the object's."""
+def fit_logistic(
+    samples: PixelSamples, pull: Pull | None = None, *, ridge: float = RIDGE, towards: Tensor | None = None
+) -> Tensor:
+    """Weights of the log odds that a pixel is the object's.
+
+    Args:
+        samples: Pixels.
+        pull: What is known of the weights beforehand.
+        ridge: Strength of the pull towards `towards`.
+        towards: `(F,)` weights to begin with and to stay near; None: zero.
+
+    Returns:
+        `(F,)`.
+    """
     x, y, weight = samples
-    weights = x.new_zeros(x.shape[1])
-    identity = torch.eye(x.shape[1], dtype=torch.float64) * RIDGE
-    for _ in range(NEWTON_STEPS):
+    centre = x.new_zeros(x.shape[1]) if towards is None else towards
+    weights = centre
+    identity = torch.eye(x.shape[1], dtype=torch.float64) * ridge
+    for _ in range(NEWTON_STEPS if towards is None else NEWTON_STEPS_NEARBY):
         p = (x @ weights).clamp_(-30, 30).sigmoid_()
-        gradient = x.T @ (weight * (p - y)) + RIDGE * weights
+        gradient = x.T @ (weight * (p - y)) + ridge * (weights - centre)
         hessian = _curved(samples, p).double() + identity
         if pull is not None:
             gradient = gradient + pull.precision @ weights - pull.linear

@@ -1,8 +1,8 @@
 """Target model: what the painted object looks like, learned from the painted slice alone.
 
 A logistic regression per object, fitted in a few Newton steps on intensities, their blurs and deviations, and the
-frozen key encoder's maps (the idea of FRTM-VOS and "Learning what to learn"). Its score is a likelihood beside the
-flow's prior.
+frozen key encoder's maps (the idea of FRTM-VOS and "Learning what to learn"), and beside it one for each part of its
+outline (outline.py). Their score is a likelihood beside the flow's prior.
 It is not fitted again on the way: learning from one's own masks cost .02 of J&F on the training volumes. Adapters
 bring along how objects of labelled volumes look on all their slices (kinds.py); those that the painted slice looks like
 have a say.
@@ -11,6 +11,7 @@ have a say.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor
 from imos.propagation.kinds import Kind, pull_of
 from imos.propagation.likeness import Looks
 from imos.propagation.logistic import PixelSamples, fit_logistic
+from imos.propagation.outline import LocalModels
 
 STRIDE = 2
 """Grid pixels a feature pixel."""
@@ -76,6 +78,7 @@ class TargetModel:
         mask: `(S, S)` float32 in [0, 1], the painted object on the grid.
         unknown: `(S, S)` pixels that say nothing: neither object nor background.
         kinds: Known objects.
+        has_sides: Whether each part of the outline has a model of its own.
 
     Attributes:
         painted: The painted slice's pixels, as they were fitted to.
@@ -87,17 +90,33 @@ class TargetModel:
         mask: NDArray[np.float32],
         unknown: NDArray[np.bool_] | None = None,
         kinds: Sequence[Kind] = (),
+        *,
+        has_sides: bool = True,
     ) -> None:
         deviation, self._mean = torch.std_mean(features, 1, correction=0, keepdim=True)
         self._scale = 1.0 / (deviation + 1e-3)
         self.painted = self.samples(features, mask, unknown)
         pull = pull_of(self.painted, kinds, Looks.of(features)) if kinds else None
         self._weights = fit_logistic(self.painted, pull)
+        self._mask = mask
+        self._has_sides = has_sides and bool((mask > 0.5).any())
 
-    def score(self, features: Tensor) -> NDArray[np.float32]:
-        """Log odds of object against background, `(S/2, S/2)`, limited to ±8."""
+    @cached_property
+    def _local(self) -> LocalModels:
+        return LocalModels(self.painted, self._weights, self._mask, _chosen(self._mask), STRIDE)
+
+    def score(self, features: Tensor, where: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Log odds of object against background, `(S/2, S/2)`, limited to ±8.
+
+        Args:
+            features: `(F, N)` of a slice.
+            where: `(S, S)` where about the object is: each side of it is looked for on its own side.
+        """
         size = round(float(np.sqrt(features.shape[1])))
-        score = torch.mv(self._standard(features).T, self._weights[:-1]) + self._weights[-1]
+        standard = self._standard(features)
+        score = torch.mv(standard.T, self._weights[:-1]) + self._weights[-1]
+        if self._has_sides:
+            score = self._local.score(standard, score, where)
         limited: NDArray[np.float32] = score.clamp_(-SCORE_LIMIT, SCORE_LIMIT).reshape(size, size).numpy()
         return limited
 
@@ -106,8 +125,7 @@ class TargetModel:
 
         Every second feature pixel in both directions: a quarter of them fits as well and costs a quarter.
         """
-        size = mask.shape[0] // STRIDE
-        chosen = np.arange(size * size).reshape(size, size)[::SAMPLE, ::SAMPLE].reshape(-1)
+        chosen = _chosen(mask)
         target, weight = _targets(mask)
         if unknown is not None:
             weight = np.where(unknown[::STRIDE, ::STRIDE].reshape(-1), 0, weight)
@@ -117,6 +135,12 @@ class TargetModel:
 
     def _standard(self, features: Tensor) -> Tensor:
         return (features - self._mean).mul_(self._scale).clamp_(-6.0, 6.0)
+
+
+def _chosen(mask: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Which feature pixels are fitted to."""
+    size = mask.shape[0] // STRIDE
+    return np.arange(size * size).reshape(size, size)[::SAMPLE, ::SAMPLE].reshape(-1)
 
 
 def _targets(mask: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -169,7 +169,10 @@ def track_part(
     picture = region.picture(plane)
     features, encoded = _see(model.steps, picture, corrects)
     model = model.suited_to(features)
-    target = TargetModel(features, probability, region.unknown(shape, others), model.kinds)
+    # where an endoscope looks from, what borders on what changes with every frame
+    has_sides = not (is_video and has_colour)
+    unknown = region.unknown(shape, others)
+    target = TargetModel(features, probability, unknown, model.kinds, has_sides=has_sides)
     model = model.decoding_for(target.painted)
     networks = model.steps
     judge = (model.judge if corrects else model.floor_judge) or UNTAUGHT
@@ -196,7 +199,7 @@ def track_part(
         prior_odds = logit(prior, settings.prior_limit)
         warped = warp(gray(picture).astype(np.float32), flow)
         features, encoded = _see(networks, current, corrects)
-        score = cv2.resize(target.score(features), (region.grid, region.grid))
+        score = cv2.resize(target.score(features, prior > 0.5), (region.grid, region.grid))
         odds = prior_odds + settings.score_weight * score
         heads = (0.0, 0.0)
         if correction is not None and encoded is not None:

@@ -31,7 +31,7 @@ from imos.training.unroll import Batch, unroll
 POOL = 768
 """Recent samples that batches are drawn from again: making one costs more than learning from it."""
 
-VERSION = "0.4.0"
+VERSION = "0.5.0"
 """Of the weights that are trained, and of the adapters made for them."""
 WEIGHTS = "small.safetensors"
 """What a run leaves in its folder."""
