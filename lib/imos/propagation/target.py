@@ -2,7 +2,7 @@
 
 A logistic regression per object, fitted in a few Newton steps on intensities, their blurs and deviations, and the
 frozen key encoder's maps (the idea of FRTM-VOS and "Learning what to learn"), and beside it one for each part of its
-outline (outline.py). Their score is a likelihood beside the flow's prior.
+outline where that helps (outline.py). Their score is a likelihood beside the flow's prior.
 It is not fitted again on the way: learning from one's own masks cost .02 of J&F on the training volumes. Adapters
 bring along how objects of labelled volumes look on all their slices (kinds.py); those that the painted slice looks like
 have a say.
@@ -91,7 +91,7 @@ class TargetModel:
         unknown: NDArray[np.bool_] | None = None,
         kinds: Sequence[Kind] = (),
         *,
-        has_sides: bool = True,
+        has_sides: bool = False,
     ) -> None:
         deviation, self._mean = torch.std_mean(features, 1, correction=0, keepdim=True)
         self._scale = 1.0 / (deviation + 1e-3)
@@ -105,17 +105,17 @@ class TargetModel:
     def _local(self) -> LocalModels:
         return LocalModels(self.painted, self._weights, self._mask, _chosen(self._mask), STRIDE)
 
-    def score(self, features: Tensor, where: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def score(self, features: Tensor, where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Log odds of object against background, `(S/2, S/2)`, limited to ±8.
 
         Args:
             features: `(F, N)` of a slice.
-            where: `(S, S)` where about the object is: each side of it is looked for on its own side.
+            where: `(S, S)` where about the object is: each side of it is looked for on its own side. None: not known.
         """
         size = round(float(np.sqrt(features.shape[1])))
         standard = self._standard(features)
         score = torch.mv(standard.T, self._weights[:-1]) + self._weights[-1]
-        if self._has_sides:
+        if self._has_sides and where is not None:
             score = self._local.score(standard, score, where)
         limited: NDArray[np.float32] = score.clamp_(-SCORE_LIMIT, SCORE_LIMIT).reshape(size, size).numpy()
         return limited

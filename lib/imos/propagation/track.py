@@ -169,8 +169,8 @@ def track_part(
     picture = region.picture(plane)
     features, encoded = _see(model.steps, picture, corrects)
     model = model.suited_to(features)
-    # where an endoscope looks from, what borders on what changes with every frame
-    has_sides = not (is_video and has_colour)
+    # in time-lapse microscopy cells keep their neighbours; in volumes passes gain too, but some run on beyond the end
+    has_sides = is_video and not has_colour
     unknown = region.unknown(shape, others)
     target = TargetModel(features, probability, unknown, model.kinds, has_sides=has_sides)
     model = model.decoding_for(target.painted)

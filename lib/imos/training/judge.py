@@ -22,7 +22,7 @@ from imos.network.weights import WeightsInfo, read_weights, save_weights
 from imos.propagation.existence import DISTANCE, FEATURES, Evidence, Judge, Sure, features
 from imos.propagation.model import BUNDLED, FLOOR_JUDGE_PREFIX, JUDGE_PREFIX, Model, load
 from imos.propagation.parts import split
-from imos.propagation.track import track
+from imos.propagation.track import PATIENCE, track
 from imos.training.packing import read_pack
 from imos.training.passes import StackSlices, mask_of
 from imos.training.samples import end_at_once
@@ -107,7 +107,10 @@ def _walk(
     shown = np.flatnonzero(stack.areas[:, value])
     recorder = _Recorder()
     judged = replace(model, judge=recorder, floor_judge=recorder)
-    for step, estimate in enumerate(track(judged, StackSlices(stack), stack.labels[start] == value, start, stop)):
+    # without a network as gray videos are carried, which the floor's judge is for
+    patience = None if model.network is None and stack.slices.ndim == 3 else PATIENCE
+    walk = track(judged, StackSlices(stack), stack.labels[start] == value, start, stop, patience=patience)
+    for step, estimate in enumerate(walk):
         index = estimate.index
         there = bool(stack.areas[index, value])
         if there or min(abs(index - shown[0]), abs(index - shown[-1])) <= PAST_THE_END:

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from imos.network.efficientnet import EfficientNetLite0
-from imos.propagation.flow import backward_flow, gray, warp
+from imos.propagation.flow import backward_flow, gray
 from imos.propagation.target import TargetModel, picture_tensor, pixel_features
 from imos.training.phases import Phase
 from imos.training.volumes import SMALLEST_AREA, Stack
@@ -278,9 +278,8 @@ def _finish(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], encoder: Effi
     pyramid = encoder.forward(batch)
     features = [pixel_features(picture, deep) for picture, deep in zip(pictures, pyramid.pixels(), strict=True)]
     target = TargetModel(features[0], masks[0].astype(np.float32))
+    scores = np.stack([target.score(feature) for feature in features[1:]])
     pairs = zip(pictures[1:], pictures[:-1], strict=True)
     flows = np.stack([backward_flow(gray(now), gray(before)) for now, before in pairs])
-    carried = [warp(mask.astype(np.float32), flow) > 0.5 for mask, flow in zip(masks[:-1], flows, strict=True)]
-    scores = np.stack([target.score(*one) for one in zip(features[1:], carried, strict=True)])
     maps = tuple(level.numpy().astype(np.float16) for level in pyramid[1:])
     return Sample(pictures, masks, flows.astype(np.float16), scores.astype(np.float16), maps)
