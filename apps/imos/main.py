@@ -28,6 +28,7 @@ from imos.server import (
     tasks,
     train_task,
 )
+from imos.server.conf import AppConf
 
 conf.apply_defaults()
 
@@ -37,6 +38,7 @@ class ImosApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         with starting.ends_in_a_sentence():
+            AppConf.parse(conf).check_files()
             super().__init__(
                 app_dir=app_dir,
                 studies=studies,
@@ -52,11 +54,11 @@ class ImosApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """The models that clients see."""
-        return tasks.tasks(conf.AppConf.parse(self.conf), self.datastore())
+        return tasks.tasks(AppConf.parse(self.conf), self.datastore())
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """What learns from accepted labels."""
-        return train_task.trainers(conf.AppConf.parse(self.conf), self.datastore())
+        return train_task.trainers(AppConf.parse(self.conf), self.datastore())
 
     def init_strategies(self) -> dict[str, Strategy]:
         """How the next image is chosen."""

@@ -46,10 +46,7 @@ def rate(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: It is none.
     """
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
+    number = _number(text)
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no learning rate; give a number such as 1e-4")
     return number
@@ -61,13 +58,18 @@ def share(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: It is none.
     """
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
+    number = _number(text)
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share; give a number from 0 to 1")
     return number
+
+
+def _number(text: str) -> float:
+    """A number; -1 where it is none, which nothing here takes."""
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
 
 
 def shares(text: str) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,9 @@ DEVICES = ("auto", "cpu", "cuda")
 
 _OTHERS = frozenset({"server_mode", "auth_token", "preload"})
 """What MONAI Label itself reads of `--conf`."""
+
+_LEAST = {"upload_mb": 1, "unpacked_mb": 1, "auto_train": 0, "train_steps": 1}
+"""Settings that are whole numbers, and the smallest that each may be."""
 
 
 def apply_defaults() -> None:
@@ -88,7 +91,7 @@ class AppConf:
         Raises:
             UserError: There is no such setting, or its value cannot be.
         """
-        known = set(cls.__slots__)
+        known = {one.name for one in fields(cls)}
         for name in conf.keys() - known - _OTHERS:
             near = get_close_matches(name, sorted(known), 1)
             meant = f"Do you mean {near[0]}?" if near else f"Choose among {', '.join(sorted(known))}."
@@ -96,33 +99,31 @@ class AppConf:
         device = conf.get("device") or "auto"
         if device not in DEVICES:
             raise UserError(f"There is no device '{device}' for --conf device. Choose {', '.join(DEVICES)}.")
+        numbers = {name: _number(name, conf[name], least) for name, least in _LEAST.items() if conf.get(name)}
         # "background" is no object: both viewers treat that name apart, and Slicer would shift all others by one.
         names = [name for one in conf.get("labels", "").split(",") if (name := one.strip()).lower() != "background"]
         return cls(
             labels={name: value for value, name in enumerate(filter(None, names), start=1)},
-            weights=_file(conf, "weights"),
-            adapter=_file(conf, "adapter"),
+            weights=conf.get("weights") or None,
+            adapter=conf.get("adapter") or None,
             device=device,
-            upload_mb=_number(conf, "upload_mb", 1) or 2048,
-            unpacked_mb=_number(conf, "unpacked_mb", 1) or 4096,
             origins=tuple(origin.strip() for origin in conf.get("origins", "").split(",") if origin.strip()),
             models=conf.get("models") or None,
-            auto_train=5 if (after := _number(conf, "auto_train", 0)) is None else after,
-            train_steps=_number(conf, "train_steps", 1),
+            **numbers,
         )
 
+    def check_files(self) -> None:
+        """At the start; later a file that is gone stops what needs it, not what is read from here.
 
-def _number(conf: Mapping[str, str], name: str, least: int) -> int | None:
-    said = conf.get(name)
-    if not said:
-        return None
+        Raises:
+            UserError: A file that is named is not there.
+        """
+        for name, path in (("weights", self.weights), ("adapter", self.adapter)):
+            if path is not None and not Path(path).is_file():
+                raise UserError(f"There is no weights file {path} for --conf {name}. Check the path.")
+
+
+def _number(name: str, said: str, least: int) -> int:
     if not said.strip().isdecimal() or int(said) < least:
         raise UserError(f"--conf {name} is a whole number from {least}, not '{said}'.")
     return int(said)
-
-
-def _file(conf: Mapping[str, str], name: str) -> str | None:
-    said = conf.get(name) or None
-    if said is not None and not Path(said).is_file():
-        raise UserError(f"There is no weights file {said} for --conf {name}. Check the path.")
-    return said
