@@ -55,10 +55,13 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 def test_encoding_is_that_of_pytorch(plain: TorchSteps, compiled: CompiledSteps) -> None:
     found, expected = compiled.encode(picture(1)), plain.encode(picture(1))
-    assert_close(found.pixels, expected.pixels)
-    for level, expected_level in zip((*found.maps, *found.key), (*expected.maps, *expected.key), strict=True):
+    everything = zip(
+        (*found.finer, *found.maps, *found.key), (*expected.finer, *expected.maps, *expected.key), strict=True
+    )
+    for level, expected_level in everything:
         assert_close(level, expected_level)
-    assert_close(compiled.pixels(picture(1)), expected.pixels)
+    for level, expected_level in zip(compiled.finer(picture(1)), expected.finer, strict=True):
+        assert_close(level, expected_level)
 
 
 def test_decoding_and_values_are_those_of_pytorch(plain: TorchSteps, compiled: CompiledSteps) -> None:
@@ -78,9 +81,9 @@ def test_decoding_and_values_are_those_of_pytorch(plain: TorchSteps, compiled: C
 
 
 def test_results_of_one_call_are_not_overwritten_by_the_next(compiled: CompiledSteps) -> None:
-    first = compiled.pixels(picture(7))
+    first = compiled.finer(picture(7)).f2
     before = first.clone()
-    compiled.pixels(picture(8))
+    compiled.finer(picture(8))
     assert torch.equal(first, before)
 
 
@@ -126,7 +129,7 @@ def test_another_decoder_for_a_while(model: Model, tmp_path: Path, monkeypatch: 
 def test_without_a_memory_network_the_finer_maps_are_all_there_is(model: Model) -> None:
     assert model.encoder is not None
     steps = TorchSteps(model.encoder, None)
-    assert_close(CompiledSteps(steps, GRID, at_once=1).pixels(picture(10)), steps.pixels(picture(10)))
+    assert_close(CompiledSteps(steps, GRID, at_once=1).finer(picture(10)).f2, steps.finer(picture(10)).f2)
     with pytest.raises(ValueError, match="no memory network"):
         steps.encode(picture(10))
 

@@ -35,7 +35,7 @@ IMAGE = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
 def test_what_was_kept_is_not_compiled_again_and_says_the_same(
     folder: Path, steps: TorchSteps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = CompiledSteps(steps, 32, at_once=1).pixels(IMAGE)
+    first = CompiledSteps(steps, 32, at_once=1).finer(IMAGE).f2
     (blob,) = folder.iterdir()
     assert blob.suffix == ".blob"
 
@@ -43,7 +43,7 @@ def test_what_was_kept_is_not_compiled_again_and_says_the_same(
         pytest.fail("compiled again")
 
     monkeypatch.setattr(compiled, "_converted", fail)
-    assert torch.equal(CompiledSteps(steps, 32, at_once=1).pixels(IMAGE), first)
+    assert torch.equal(CompiledSteps(steps, 32, at_once=1).finer(IMAGE).f2, first)
 
 
 def cut(whole: bytes) -> bytes:
@@ -56,11 +56,11 @@ def one_bit_flipped(whole: bytes) -> bytes:
 
 @pytest.mark.parametrize("damaged", [cut, one_bit_flipped, lambda _: b"", lambda _: b"no network"])
 def test_a_damaged_file_is_made_again(folder: Path, steps: TorchSteps, damaged: Callable[[bytes], bytes]) -> None:
-    first = CompiledSteps(steps, 32, at_once=1).pixels(IMAGE)
+    first = CompiledSteps(steps, 32, at_once=1).finer(IMAGE).f2
     (blob,) = folder.iterdir()
     blob.write_bytes(damaged(blob.read_bytes()))
     assert compiled_files.read(blob.stem) is None
-    assert torch.equal(CompiledSteps(steps, 32, at_once=1).pixels(IMAGE), first)
+    assert torch.equal(CompiledSteps(steps, 32, at_once=1).finer(IMAGE).f2, first)
     assert compiled_files.read(blob.stem) is not None
 
 
@@ -91,8 +91,8 @@ def test_a_second_thread_gets_a_network_of_its_own_that_says_the_same(folder: Pa
     for _ in range(2):  # compiled, then read from the folder
         compiled = CompiledSteps(steps, 32, at_once=2)
         with ThreadPoolExecutor(2) as pool:
-            found = list(pool.map(compiled.pixels, [IMAGE] * 8))
-        assert all(torch.equal(one, found[0]) for one in found)
+            found = list(pool.map(compiled.finer, [IMAGE] * 8))
+        assert all(torch.equal(one.f2, found[0].f2) for one in found)
 
 
 def test_the_oldest_go(folder: Path) -> None:
@@ -107,5 +107,5 @@ def test_without_a_place_nothing_is_kept(tmp_path: Path, steps: TorchSteps, monk
     (tmp_path / "file").write_text("")
     for place in ("", str(tmp_path / "file" / "below")):
         monkeypatch.setenv("IMOS_CACHE", place)
-        assert CompiledSteps(steps, 32, at_once=1).pixels(IMAGE).shape == (1, 80, 16, 16)
+        assert CompiledSteps(steps, 32, at_once=1).finer(IMAGE).f2.shape == (1, 16, 16, 16)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -8,19 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor
 
-from imos.propagation.target import STRIDE, TargetModel
+from imos.propagation.target import STRIDE, PixelFeatures, TargetModel
 
 SIDE = 160
 RANDOM = np.random.default_rng(8)
 
 
-def features_of(picture: NDArray[np.float64]) -> Tensor:
-    """`(3, N)` a picture, its square and noise, at the stride of features."""
+def features_of(picture: NDArray[np.float64]) -> PixelFeatures:
+    """A picture, its square and noise, at the stride of features."""
     small = picture[::STRIDE, ::STRIDE].reshape(-1)
     noise = RANDOM.normal(0, 0.02, small.shape)
-    return torch.from_numpy(np.stack([small + noise, small**2, RANDOM.normal(size=small.shape)])).float()
+    fine = torch.from_numpy(np.stack([small + noise, small**2, RANDOM.normal(size=small.shape)])).float()
+    return PixelFeatures(fine, ())
 
 
 def box(top: int, left: int, height: int = 60, width: int = 60) -> NDArray[np.bool_]:
@@ -42,7 +42,7 @@ def accuracy(score: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
 
 def test_sides_that_contradict_each_other_are_told_apart() -> None:
     mask = box(50, 50)
-    target = TargetModel(features_of(halves(mask)), mask.astype(np.float32), has_sides=True)
+    target = TargetModel(features_of(halves(mask)).joined(), mask.astype(np.float32), has_sides=True)
     features = features_of(halves(mask))
 
     near = np.zeros((SIDE, SIDE), bool)
@@ -57,7 +57,7 @@ def test_sides_that_contradict_each_other_are_told_apart() -> None:
 @pytest.mark.parametrize(("top", "left", "height", "width"), [(20, 80, 60, 60), (30, 30, 90, 90), (60, 60, 30, 30)])
 def test_sides_go_along_when_the_object_moves_grows_or_shrinks(top: int, left: int, height: int, width: int) -> None:
     painted, later = box(50, 50), box(top, left, height, width)
-    target = TargetModel(features_of(halves(painted)), painted.astype(np.float32), has_sides=True)
+    target = TargetModel(features_of(halves(painted)).joined(), painted.astype(np.float32), has_sides=True)
     features = features_of(halves(later))
 
     inside = later[::STRIDE, ::STRIDE]
@@ -68,7 +68,7 @@ def test_sides_go_along_when_the_object_moves_grows_or_shrinks(top: int, left: i
 def test_an_object_that_looks_the_same_everywhere_is_found_as_by_one_model() -> None:
     mask = box(40, 60)
     picture = np.where(mask, 0.7, 0.3)
-    target = TargetModel(features_of(picture), mask.astype(np.float32), has_sides=True)
+    target = TargetModel(features_of(picture).joined(), mask.astype(np.float32), has_sides=True)
     features = features_of(picture)
 
     assert accuracy(target.score(features, mask), mask) > 0.99
@@ -86,7 +86,7 @@ def test_an_object_that_looks_the_same_everywhere_is_found_as_by_one_model() -> 
 def test_any_object_gets_a_score(top: int, left: int, height: int, width: int, elsewhere: int) -> None:
     """As small as a pixel, as large as the window, cut off by it, and found where nobody painted."""
     mask = box(top, left, height, width)
-    target = TargetModel(features_of(np.where(mask, 0.6, 0.4)), mask.astype(np.float32), has_sides=True)
+    target = TargetModel(features_of(np.where(mask, 0.6, 0.4)).joined(), mask.astype(np.float32), has_sides=True)
     for where in (mask, box(elsewhere, elsewhere, 1, 1), np.zeros_like(mask)):
         score = target.score(features_of(np.where(mask, 0.6, 0.4)), where)
         assert score.shape == (SIDE // STRIDE, SIDE // STRIDE)
@@ -95,5 +95,5 @@ def test_any_object_gets_a_score(top: int, left: int, height: int, width: int, e
 
 def test_nothing_painted_leaves_one_model() -> None:
     mask = np.zeros((SIDE, SIDE), bool)
-    target = TargetModel(features_of(np.full((SIDE, SIDE), 0.5)), mask.astype(np.float32), has_sides=True)
+    target = TargetModel(features_of(np.full((SIDE, SIDE), 0.5)).joined(), mask.astype(np.float32), has_sides=True)
     assert np.isfinite(target.score(features_of(np.full((SIDE, SIDE), 0.5)), box(1, 1))).all()

@@ -25,7 +25,7 @@ def middle(model: Model, stack: Stack) -> PixelSamples:
     mask = stack.labels[index] == 1
     region = region_around(mask)
     picture = region.crop(stack.slices[index]).astype(np.uint8)
-    features = pixel_features(picture, model.steps.pixels(picture_tensor(picture))[0])
+    features = pixel_features(picture, model.steps.finer(picture_tensor(picture))).joined()
     cropped = region.crop(mask.astype(np.float32))
     return TargetModel(features, cropped).samples(features, cropped, None)
 
@@ -75,7 +75,7 @@ def look(model: Model, stack: Stack) -> torch.Tensor:
     """Features of the painted object's region, as a pass has them."""
     index = len(stack.slices) // 2
     picture = region_around(stack.labels[index] == 1).crop(stack.slices[index]).astype(np.uint8)
-    return pixel_features(picture, model.steps.pixels(picture_tensor(picture))[0])
+    return pixel_features(picture, model.steps.finer(picture_tensor(picture))).joined()
 
 
 def test_an_object_on_few_slices_is_no_kind(model: Model, ball: Callable[..., Stack]) -> None:

@@ -69,7 +69,7 @@ def roofline(model: Model) -> Roofline:
             encoded = plain.encode(image)
             plain.decode(encoded.maps, readout, hidden, cues)
         weights = sum(p.numel() for module in (model.encoder, model.network) if module for p in module.parameters())
-        maps = sum(t.numel() for t in (image, cues, encoded.pixels, *encoded.maps, *encoded.key, readout, hidden))
+        maps = sum(t.numel() for t in (image, cues, *encoded.finer, *encoded.maps, *encoded.key, readout, hidden))
 
         def step() -> None:
             model.steps.decode(model.steps.encode(image).maps, readout, hidden, cues)

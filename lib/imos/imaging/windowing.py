@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -35,6 +36,43 @@ SOFT_TISSUE = Window(-160.0, 240.0)
 BRAIN = Window(-20.0, 100.0)
 VESSEL = Window(-150.0, 650.0)
 BONE = Window(-450.0, 1350.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grays:
+    """What an image's own values say about its window, whatever is painted.
+
+    Attributes:
+        is_hounsfield: Whether they are Hounsfield units; the rest is not asked for then.
+        robust: From the .5th to the 99.7th percentile of all that is not 0, which may be nothing.
+        all: From the least to the largest.
+    """
+
+    is_hounsfield: bool
+    robust: Window | None = None
+    all: Window | None = None
+
+
+_grays: WeakKeyDictionary[Image, _Grays] = WeakKeyDictionary()
+
+
+def _grays_of(image: Image) -> _Grays:
+    """Looked at once an image; a window is chosen for each painted object."""
+    found = _grays.get(image)
+    if found is None:
+        found = _grays[image] = _look_at(image)
+    return found
+
+
+def _look_at(image: Image) -> _Grays:
+    if is_hounsfield(image):
+        return _Grays(is_hounsfield=True)
+    values = _sample(image.voxels)
+    if values.size == 0 or float(values.min()) == float(values.max()):
+        return _Grays(is_hounsfield=False)
+    # The background of MR and microscopy is exactly 0 and can be most of the image.
+    low, high = (float(value) for value in np.percentile(values[values != 0], (0.5, 99.7)))
+    return _Grays(is_hounsfield=False, robust=Window(low, high), all=Window(float(values.min()), float(values.max())))
 
 
 def is_hounsfield(image: Image) -> bool:
@@ -81,21 +119,17 @@ def choose_window(image: Image, near: NDArray[Any] | None = None) -> Window:
         near = near[np.isfinite(near)]
         if near.size == 0:
             near = None
-    if is_hounsfield(image):
+    grays = _grays_of(image)
+    if grays.is_hounsfield:
         return SOFT_TISSUE if near is None else _tissue_window(near)
-    values = _sample(image.voxels)
-    if values.size == 0 or float(values.min()) == float(values.max()):
+    if grays.robust is None or grays.all is None:
         msg = f"{image.name} shows nothing: all its voxels are equal or not a number. Check the file in a viewer."
         raise UserError(msg)
-    # The background of MR and microscopy is exactly 0 and can be most of the image.
-    inside = values[values != 0]
-    low, high = (float(value) for value in np.percentile(inside, (0.5, 99.7)))
+    low, high = grays.robust.low, grays.robust.high
     if near is not None:
         near_low, near_high = (float(value) for value in np.percentile(near, (1, 99)))
         low, high = min(low, near_low), max(high, near_high)
-    if not high > low:
-        low, high = float(values.min()), float(values.max())
-    return Window(low, high)
+    return Window(low, high) if high > low else grays.all
 
 
 def apply_window(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from imos.network import compiled_files
-from imos.network.efficientnet import CHANNELS
+from imos.network.efficientnet import CHANNELS, Finer
 from imos.network.small import CUES, HIDDEN, VALUE, Decoded, Maps, SmallNetwork
 from imos.network.steps import Encoded, Key, TorchSteps
 
@@ -75,14 +75,14 @@ class CompiledSteps:
         """See `Steps`."""
         _ = (self._encoder, self._decoder, self._value_encoder) if corrects else self._finer
 
-    def pixels(self, image: Tensor) -> Tensor:
+    def finer(self, image: Tensor) -> Finer:
         """See `Steps`."""
-        return self._finer(image)[0]
+        return Finer(*self._finer(image))
 
     def encode(self, image: Tensor) -> Encoded:
         """See `Steps`."""
         made = self._encoder(image)
-        return Encoded(made[0], Maps(*made[1:4]), Key(*made[4:]))
+        return Encoded(Finer(*made[:3]), Maps(*made[3:6]), Key(*made[6:]))
 
     def decode(self, maps: Maps, readout: Tensor, hidden: Tensor, cues: Tensor) -> Decoded:
         """See `Steps`."""
@@ -97,7 +97,7 @@ class CompiledSteps:
     def _finer(self) -> _Compiled:
         if self._same_but_decoder is not None:
             return self._same_but_decoder._finer
-        return self._compile("finer", lambda image: (self._steps.pixels(image),), [self._shape(3)])
+        return self._compile("finer", self._steps.finer, [self._shape(3)])
 
     @cached_property
     def _encoder(self) -> _Compiled:
@@ -106,7 +106,7 @@ class CompiledSteps:
 
         def encode(image: Tensor) -> tuple[Tensor, ...]:
             made = self._steps.encode(image)
-            return made.pixels, *made.maps, *made.key
+            return *made.finer, *made.maps, *made.key
 
         return self._compile("encoder", encode, [self._shape(3)])
 

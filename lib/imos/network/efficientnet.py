@@ -40,22 +40,35 @@ CHANNELS = (16, 24, 40, 112)
 """Channels of the maps at strides 2, 4, 8, 16."""
 
 
-class Pyramid(NamedTuple):
-    """Maps of one image: `f2` (B, 16, H/2, W/2), `f4` (B, 24, …), `f8` (B, 40, …), `f16` (B, 112, …)."""
+class Finer(NamedTuple):
+    """Maps of one image that tell pixels apart: `f2` (B, 16, H/2, W/2), `f4` (B, 24, …), `f8` (B, 40, …)."""
 
     f2: Tensor
     f4: Tensor
     f8: Tensor
-    f16: Tensor
 
     def pixels(self) -> Tensor:
-        """The maps at strides 2, 4 and 8 together at stride 2, `(B, 80, H/2, W/2)`."""
+        """All of them together at stride 2, `(B, 80, H/2, W/2)`."""
         size = self.f2.shape[2:]
         coarser = (
             functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
             for level in (self.f4, self.f8)
         )
         return torch.cat([self.f2, *coarser], 1)
+
+
+class Pyramid(NamedTuple):
+    """Maps of one image: those of `Finer`, and `f16` (B, 112, H/16, W/16)."""
+
+    f2: Tensor
+    f4: Tensor
+    f8: Tensor
+    f16: Tensor
+
+    @property
+    def finer(self) -> Finer:
+        """All but the last."""
+        return Finer(*self[:3])
 
 
 class SameConv(nn.Conv2d):

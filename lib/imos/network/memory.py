@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from imos.errors import UserError
-from imos.network.similarity import affinity, readout, similarity, usage
+from imos.network.similarity import affinity, memory_side, query_side, readout, similarity, similarity_of_sides, usage
 
 NEWBORN = 1e-7  # life of an element that no slice has asked yet: its usage is 0, not 0/0
 
@@ -70,6 +70,7 @@ class Elements:
     Attributes:
         key: `(C^k, N)`.
         shrinkage: `(1, N)`, at least 1.
+        side: `(2 C^k + 1, N)`; what every slice that asks wants of key and shrinkage, see `memory_side`.
         selection: `(C^k, N)`; only candidates for consolidation need it, so prototypes have none.
         value: `(K, C^v, N)`; zero where the element is not valid for the object.
         time: `(N,)` int64; the slice that the element comes from, counted in steps.
@@ -79,6 +80,7 @@ class Elements:
 
     key: Tensor
     shrinkage: Tensor
+    side: Tensor
     selection: Tensor | None
     value: Tensor
     time: Tensor
@@ -89,7 +91,8 @@ class Elements:
     def new(cls, key: Tensor, shrinkage: Tensor, selection: Tensor | None, value: Tensor, time: Tensor) -> Elements:
         """Elements that nobody has read yet."""
         use = torch.zeros(key.shape[1], device=key.device)
-        return cls(key, shrinkage, selection, value, time, use, torch.full_like(use, NEWBORN))
+        side = memory_side(key[None], shrinkage[None])[0]
+        return cls(key, shrinkage, side, selection, value, time, use, torch.full_like(use, NEWBORN))
 
     def __len__(self) -> int:
         return self.key.shape[1]
@@ -109,6 +112,7 @@ class Elements:
         return Elements(
             self.key[:, which],
             self.shrinkage[:, which],
+            self.side[:, which],
             None if self.selection is None else self.selection[:, which],
             self.value[:, :, which],
             self.time[which],
@@ -126,6 +130,7 @@ class Elements:
         return Elements(
             torch.cat([self.key, later.key], dim=1),
             torch.cat([self.shrinkage, later.shrinkage], dim=1),
+            torch.cat([self.side, later.side], dim=1),
             selections,
             torch.cat([self.value, later.value], dim=2),
             torch.cat([self.time, later.time]),
@@ -203,8 +208,8 @@ class Memory:
             `(K, C^v, h, w)`.
         """
         stores = self.stores
-        keys, selections = query.flatten(1)[None], selection.flatten(1)[None]
-        alike = torch.cat([similarity(s.key[None], s.shrinkage[None], keys, selections) for s in stores], dim=1)
+        asking = query_side(query.flatten(1)[None], selection.flatten(1)[None])
+        alike = torch.cat([similarity_of_sides(store.side[None], asking) for store in stores], dim=1)
         sizes = [len(store) for store in stores]
         read = []
         time = torch.cat([store.time for store in stores])

@@ -27,21 +27,41 @@ def similarity(memory_key: Tensor, shrinkage: Tensor | None, query_key: Tensor, 
         `(B, N, M)`, at most 0 up to rounding (any sign without selection). Computed in float32 whatever the input:
         the expanded square cancels badly in bfloat16.
     """
-    with torch.autocast(memory_key.device.type, enabled=False):
-        key, query = memory_key.float().transpose(1, 2), query_key.float()
-        if selection is None:
-            expanded = 2 * (key @ query) - key.square().sum(dim=2, keepdim=True)
-        else:
-            weight = selection.float()
-            # One product instead of two: [-k², 2k] · [e, q·e]
-            memory_side = torch.cat([-key.square(), 2 * key], dim=2)
-            query_side = torch.cat([weight, weight * query], dim=1)
-            own_square = (weight * query.square()).sum(dim=1, keepdim=True)
-            expanded = memory_side @ query_side - own_square
-        scale = 1 / math.sqrt(memory_key.shape[1])
-        if shrinkage is None:
-            return expanded * scale
-        return expanded * (shrinkage.float() * scale).transpose(1, 2)
+    return similarity_of_sides(memory_side(memory_key, shrinkage), query_side(query_key, selection))
+
+
+def memory_side(key: Tensor, shrinkage: Tensor | None) -> Tensor:
+    """What the similarity wants of memory elements, made once when they are remembered.
+
+    `S = s/√C · Σ e·(-k² + 2kq - q²)` is one product of `s/√C · [-k², 2k, -1]` and `[e, e·q, Σ e·q²]`.
+
+    Args:
+        key: `(B, C, N)`.
+        shrinkage: `(B, 1, N)`; None counts as 1.
+
+    Returns:
+        `(B, 2C + 1, N)` float32.
+    """
+    key = key.float()
+    side = torch.cat([-key.square(), 2 * key, key.new_full((key.shape[0], 1, key.shape[2]), -1.0)], dim=1)
+    scale = 1 / math.sqrt(key.shape[1])
+    return side * (scale if shrinkage is None else shrinkage.float() * scale)
+
+
+def query_side(key: Tensor, selection: Tensor | None) -> Tensor:
+    """What the similarity wants of query elements, `(B, 2C + 1, M)` float32; arguments as of `similarity`."""
+    key = key.float()
+    if selection is None:
+        return torch.cat([torch.ones_like(key), key, key.new_zeros(key.shape[0], 1, key.shape[2])], dim=1)
+    weight = selection.float()
+    weighted = weight * key
+    return torch.cat([weight, weighted, (weighted * key).sum(dim=1, keepdim=True)], dim=1)
+
+
+def similarity_of_sides(memory: Tensor, query: Tensor) -> Tensor:
+    """`similarity` of what `memory_side` and `query_side` gave: `(B, N, M)` float32."""
+    with torch.autocast(memory.device.type, enabled=False):
+        return memory.transpose(1, 2) @ query
 
 
 def affinity(similarities: Tensor, top_k: int | None = None, valid: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from imos.network.efficientnet import EfficientNetLite0
+from imos.network.efficientnet import EfficientNetLite0, Finer
 from imos.network.small import Decoded, Maps, SmallNetwork
 
 
@@ -27,12 +27,12 @@ class Encoded(NamedTuple):
     """What a picture gives.
 
     Attributes:
-        pixels: `(B, 80, S/2, S/2)` the key encoder's finer maps, for the target model.
-        maps: All but the finest, normalised and adapted.
+        finer: The key encoder's finer maps as they are, for the target model.
+        maps: All but the finest, normalised.
         key: Of the deepest one.
     """
 
-    pixels: Tensor
+    finer: Finer
     maps: Maps
     key: Key
 
@@ -43,7 +43,7 @@ class Steps(Protocol):
     def prepare(self, *, corrects: bool) -> None:
         """Do now what would make the first slice late; `corrects`: for passes with the memory network."""
 
-    def pixels(self, image: Tensor) -> Tensor:
+    def finer(self, image: Tensor) -> Finer:
         """The first of `encode`'s results alone: all that the floor needs."""
 
     def encode(self, image: Tensor) -> Encoded:
@@ -73,9 +73,9 @@ class TorchSteps(nn.Module):
         """Nothing: PyTorch starts at once."""
 
     @torch.no_grad()
-    def pixels(self, image: Tensor) -> Tensor:
+    def finer(self, image: Tensor) -> Finer:
         """See `Steps`."""
-        return self.encoder.forward(image.to(self._device), depth=3).pixels()
+        return self.encoder.forward(image.to(self._device), depth=3).finer
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Encoded:
@@ -83,7 +83,7 @@ class TorchSteps(nn.Module):
         network = self._trained()
         pyramid = self.encoder.forward(image.to(self._device))
         maps = network.normalise(*pyramid[1:])
-        return Encoded(pyramid.pixels(), maps, Key(*network.encode_key(maps.f16)))
+        return Encoded(pyramid.finer, maps, Key(*network.encode_key(maps.f16)))
 
     @torch.no_grad()
     def decode(self, maps: Maps, readout: Tensor, hidden: Tensor, cues: Tensor) -> Decoded:

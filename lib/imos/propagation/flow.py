@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -48,9 +49,17 @@ def warp(values: NDArray[np.float32], flow: NDArray[np.float32]) -> NDArray[np.f
     Returns:
         The same shape, on the current picture; 0 where the flow comes from outside.
     """
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    places = _grid(*flow.shape[:2])
     warped: NDArray[np.float32] = cv2.remap(
-        values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        values, places + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
     )
     return warped
+
+
+@lru_cache(maxsize=8)
+def _grid(height: int, width: int) -> NDArray[np.float32]:
+    """`(H, W, 2)` x and y of every pixel."""
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    grid = np.dstack([x, y])
+    grid.flags.writeable = False  # shared by all who ask
+    return grid

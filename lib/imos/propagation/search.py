@@ -135,7 +135,7 @@ def _most_alike(
 
 def _features(steps: Steps, picture: NDArray[np.uint8]) -> Tensor:
     """`(C, S/4, S/4)` the key encoder's maps of strides 4 and 8, each of unit length at every place."""
-    maps = functional.avg_pool2d(steps.pixels(picture_tensor(picture)), 2)[0].cpu()
+    maps = functional.avg_pool2d(steps.finer(picture_tensor(picture)).pixels(), 2)[0].cpu()
     found = []
     for level in torch.tensor_split(maps, (CHANNELS[0], CHANNELS[0] + CHANNELS[1]))[1:]:
         centred = level - level.mean((1, 2), keepdim=True)

@@ -10,15 +10,19 @@ have a say.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
+from imos.network.efficientnet import Finer
 from imos.propagation.kinds import Kind, pull_of
 from imos.propagation.likeness import Looks
 from imos.propagation.logistic import PixelSamples, fit_logistic
@@ -41,31 +45,64 @@ def picture_tensor(picture: NDArray[np.uint8]) -> Tensor:
     return tensor.permute(2, 0, 1)[None]
 
 
-def pixel_features(picture: NDArray[np.uint8], deep: Tensor) -> Tensor:
-    """Features of every second grid pixel.
+class PixelFeatures(NamedTuple):
+    """Features of every second grid pixel, the key encoder's coarser maps as they come.
+
+    Attributes:
+        fine: `(F - 64, S/2 · S/2)` float32: of the picture itself, and the encoder's finest map.
+        coarser: `(C, S/4, S/4)` and `(C, S/8, S/8)`, the other two.
+    """
+
+    fine: Tensor
+    coarser: tuple[Tensor, ...]
+
+    def joined(self) -> Tensor:
+        """All of them on every second grid pixel, `(F, S/2 · S/2)`."""
+        size = self.size
+        rest = [
+            functional.interpolate(level[None], size=(size, size), mode="bilinear", align_corners=False)
+            for level in self.coarser
+        ]
+        return torch.cat([self.fine, *(level.flatten(2)[0] for level in rest)])
+
+    @property
+    def size(self) -> int:
+        """S/2."""
+        return math.isqrt(self.fine.shape[1])
+
+
+def pixel_features(picture: NDArray[np.uint8], finer: Finer, number: int = 0) -> PixelFeatures:
+    """What tells an object's pixels from others.
 
     Args:
         picture: `(S, S)` or `(S, S, 3)` uint8, the region.
-        deep: `(80, S/2, S/2)` key encoder's maps of the same picture at stride 2, `Pyramid.pixels`.
-
-    Returns:
-        `(F, S/2 · S/2)` float32, on the CPU.
+        finer: The key encoder's maps of a batch of pictures.
+        number: Of this picture in the batch.
     """
     size = picture.shape[0] // STRIDE
     values = picture.astype(np.float32) / 255.0
-    values = values[..., None] if values.ndim == 2 else values
-    hand: list[NDArray[np.float32]] = []
-    for sigma in (0.0, 1.0, 2.0, 4.0):
-        blurred = cv2.GaussianBlur(values, (0, 0), sigma) if sigma else values
-        blurred = blurred.reshape(values.shape)
-        hand.extend(blurred[..., channel] for channel in range(values.shape[2]))
-        if sigma >= 2.0:
-            square = cv2.GaussianBlur(values * values, (0, 0), sigma).reshape(values.shape)
-            deviation = np.sqrt(np.maximum(square - blurred * blurred, 0.0))
-            hand.extend(deviation[..., channel] for channel in range(values.shape[2]))
-    hand.extend(plane * plane for plane in hand[: 4 * values.shape[2]])
-    small = [cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA).reshape(-1) for plane in hand]
-    return torch.cat([torch.from_numpy(np.stack(small)), deep.reshape(deep.shape[0], -1).cpu()])
+    near = cv2.GaussianBlur(values, (0, 0), 1.0)
+    plain, squares, near, near_squares = (_small(plane, size) for plane in (values, values * values, near, near * near))
+    blurred: list[NDArray[np.float32]] = []
+    variances: list[NDArray[np.float32]] = []
+    for sigma in (2.0, 4.0):  # of the small picture: a quarter of the pixels and half of the taps
+        mean, square = (
+            cv2.GaussianBlur(plane, (0, 0), sigma / STRIDE).reshape(plain.shape) for plane in (plain, squares)
+        )
+        blurred.append(mean)
+        variances.append(np.maximum(square - mean * mean, 0.0))
+    hand = [plain, near, blurred[0], np.sqrt(variances[0]), blurred[1], np.sqrt(variances[1])]
+    hand += [squares, near_squares, blurred[0] * blurred[0], variances[0]]
+    channels = np.concatenate([planes.reshape(size * size, -1) for planes in hand], 1).T
+    f2, f4, f8 = (level[number].cpu() for level in finer)
+    fine = torch.cat([torch.from_numpy(np.ascontiguousarray(channels)), f2.flatten(1)])
+    return PixelFeatures(fine, (f4, f8))
+
+
+def _small(planes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """`(S, S)` or `(S, S, C)` as means of squares of pixels: `(size, size)` or `(size, size, C)`."""
+    small: NDArray[np.float32] = cv2.resize(planes, (size, size), interpolation=cv2.INTER_AREA)
+    return small
 
 
 class TargetModel:
@@ -105,20 +142,25 @@ class TargetModel:
     def _local(self) -> LocalModels:
         return LocalModels(self.painted, self._weights, self._mask, _chosen(self._mask), STRIDE)
 
-    def score(self, features: Tensor, where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    def score(self, features: PixelFeatures, where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Log odds of object against background, `(S/2, S/2)`, limited to ±8.
 
         Args:
-            features: `(F, N)` of a slice.
+            features: Of a slice.
             where: `(S, S)` where about the object is: each side of it is looked for on its own side. None: not known.
         """
-        size = round(float(np.sqrt(features.shape[1])))
-        standard = self._standard(features)
-        score = torch.mv(standard.T, self._weights[:-1]) + self._weights[-1]
         if self._has_sides and where is not None:
-            score = self._local.score(standard, score, where)
-        limited: NDArray[np.float32] = score.clamp_(-SCORE_LIMIT, SCORE_LIMIT).reshape(size, size).numpy()
-        return limited
+            standard = self._standard(features.joined())
+            score = self._local.score(standard, self._scored(standard, 0) + self._weights[-1], where).numpy()
+            return self._limited(score.reshape(features.size, features.size))
+        score = (self._scored(self._standard(features.fine), 0) + self._weights[-1]).numpy()
+        score = score.reshape(features.size, features.size)
+        first = len(features.fine)
+        for level in features.coarser:  # scored where they are: a weighted sum commutes with bilinear interpolation
+            scored = self._scored(self._standard(level.flatten(1), first), first).reshape(level.shape[1:])
+            score = score + cv2.resize(scored.numpy(), score.shape, interpolation=cv2.INTER_LINEAR)
+            first += len(level)
+        return self._limited(score)
 
     def samples(self, features: Tensor, mask: NDArray[np.float32], unknown: NDArray[np.bool_] | None) -> PixelSamples:
         """Pixels of a slice as the regression takes them, standardised as the painted slice is.
@@ -133,8 +175,18 @@ class TargetModel:
         x = torch.cat([standard, standard.new_ones(1, len(chosen))]).T.contiguous()
         return PixelSamples(x, torch.from_numpy(target[chosen]), torch.from_numpy(weight[chosen] * SAMPLE**2))
 
-    def _standard(self, features: Tensor) -> Tensor:
-        return (features - self._mean).mul_(self._scale).clamp_(-6.0, 6.0)
+    def _standard(self, features: Tensor, first: int = 0) -> Tensor:
+        """Features from the one numbered `first` on, as the weights want them."""
+        own = slice(first, first + len(features))
+        return (features - self._mean[own]).mul_(self._scale[own]).clamp_(-6.0, 6.0)
+
+    def _scored(self, standard: Tensor, first: int) -> Tensor:
+        return torch.mv(standard.T, self._weights[first : first + len(standard)])
+
+    @staticmethod
+    def _limited(score: NDArray[np.float32]) -> NDArray[np.float32]:
+        limited: NDArray[np.float32] = score.clip(-SCORE_LIMIT, SCORE_LIMIT)
+        return limited
 
 
 def _chosen(mask: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from imos.network.steps import Encoded, Steps
 from imos.propagation.correction import Asked, Correction
@@ -26,7 +25,7 @@ from imos.propagation.parts import GAP, GAP_OF_VIDEOS, split
 from imos.propagation.region import Region, region_around
 from imos.propagation.search import arrive
 from imos.propagation.slices import SliceSource
-from imos.propagation.target import TargetModel, picture_tensor, pixel_features
+from imos.propagation.target import PixelFeatures, TargetModel, picture_tensor, pixel_features
 from imos.propagation.trust import edge_density
 
 PATIENCE = 2
@@ -167,7 +166,8 @@ def track_part(
     is_video, has_colour = patience is None, plane.ndim == 3
     corrects = model.corrects(is_video=is_video, has_colour=has_colour)
     picture = region.picture(plane)
-    features, encoded = _see(model.steps, picture, corrects)
+    seen, encoded = _see(model.steps, picture, corrects)
+    features = seen.joined()
     model = model.suited_to(features)
     # in time-lapse microscopy cells keep their neighbours; in volumes passes gain too, but some run on beyond the end
     has_sides = is_video and not has_colour
@@ -194,12 +194,11 @@ def track_part(
             current = region.picture(plane)
             flow = backward_flow(gray(current), gray(picture))
         # the hard mask: a soft one would sum up evidence from slice to slice until neighbours belong to the object
-        prior = warp((probability > 0.5).astype(np.float32), flow)
-        prior = cv2.GaussianBlur(prior, (0, 0), settings.prior_blur)
+        carried, warped = cv2.split(warp(_together(probability > 0.5, gray(picture)), flow))
+        prior = cv2.GaussianBlur(carried, (0, 0), settings.prior_blur)
         prior_odds = logit(prior, settings.prior_limit)
-        warped = warp(gray(picture).astype(np.float32), flow)
-        features, encoded = _see(networks, current, corrects)
-        score = cv2.resize(target.score(features, prior > 0.5), (region.grid, region.grid))
+        seen, encoded = _see(networks, current, corrects)
+        score = cv2.resize(target.score(seen, prior > 0.5), (region.grid, region.grid))
         odds = prior_odds + settings.score_weight * score
         heads = (0.0, 0.0)
         if correction is not None and encoded is not None:
@@ -227,10 +226,18 @@ def track_part(
     yield from held
 
 
-def _see(networks: Steps, picture: NDArray[np.uint8], corrects: bool) -> tuple[Tensor, Encoded | None]:
+def _together(*planes: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Planes as channels: what is carried along one flow is carried at once."""
+    channels = np.empty((*planes[0].shape, len(planes)), np.float32)
+    for number, plane in enumerate(planes):
+        channels[..., number] = plane
+    return channels
+
+
+def _see(networks: Steps, picture: NDArray[np.uint8], corrects: bool) -> tuple[PixelFeatures, Encoded | None]:
     """The target model's features of a picture, and what the network wants of it, if it is asked."""
     image = picture_tensor(picture)
     if not corrects:
-        return pixel_features(picture, networks.pixels(image)[0]), None
+        return pixel_features(picture, networks.finer(image)), None
     encoded = networks.encode(image)
-    return pixel_features(picture, encoded.pixels[0]), encoded
+    return pixel_features(picture, encoded.finer), encoded

@@ -122,7 +122,7 @@ def _around(mask: NDArray[np.bool_], plane: NDArray[np.uint8]) -> tuple[Region, 
 
 
 def _features(steps: Steps, picture: NDArray[np.uint8]) -> Tensor:
-    return pixel_features(picture, steps.pixels(picture_tensor(picture))[0])
+    return pixel_features(picture, steps.finer(picture_tensor(picture))).joined()
 
 
 def _kind(steps: Steps, stack: Stack, value: int, largest: int, indices: NDArray[np.int64]) -> Kind:

@@ -276,8 +276,8 @@ class Tone:
 def _finish(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], encoder: EfficientNetLite0) -> Sample:
     batch = torch.cat([picture_tensor(picture) for picture in pictures])
     pyramid = encoder.forward(batch)
-    features = [pixel_features(picture, deep) for picture, deep in zip(pictures, pyramid.pixels(), strict=True)]
-    target = TargetModel(features[0], masks[0].astype(np.float32))
+    features = [pixel_features(picture, pyramid.finer, number) for number, picture in enumerate(pictures)]
+    target = TargetModel(features[0].joined(), masks[0].astype(np.float32))
     scores = np.stack([target.score(feature) for feature in features[1:]])
     pairs = zip(pictures[1:], pictures[:-1], strict=True)
     flows = np.stack([backward_flow(gray(now), gray(before)) for now, before in pairs])
