@@ -57,7 +57,7 @@ from imos.training.train import (
 from imos.training.tuning import Tune, hand_over
 from imos.training.volumes import Stack, synthetic_stack, volumes_of
 
-STEPS_A_VOLUME, FEWEST_STEPS, MOST_STEPS = 100, 240, 1200
+STEPS_A_VOLUME, FEWEST_STEPS, MOST_STEPS = 150, 240, 1200
 """Optimiser steps of `small`: where there is more to learn, it takes longer."""
 
 _FINE = ("up8.", "up4.", "skip8.", "skip4.", "block8.", "block4.", "norm4.", "out.")
@@ -154,7 +154,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tune", choices=[tune.value for tune in Tune], default=Tune.DECODER.value,
         help="what is trained beside the adapters (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--steps", type=positive, help="optimiser steps (100 a volume, 240 to 1200; xmem: 10000)")
+    parser.add_argument("--steps", type=positive, help="optimiser steps (150 a volume, 240 to 1200; xmem: 10000)")
     parser.add_argument("--batch", type=positive, help="slices a step (12; xmem: 4 sequences, shared by the processes)")
     parser.add_argument("--rate", type=rate, help="highest learning rate (2e-4; xmem: 1e-5)")
     parser.add_argument(
