@@ -7,7 +7,7 @@ trunk has plain convolutions with bias and nothing that depends on the batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,12 +49,14 @@ class Finer(NamedTuple):
 
     def pixels(self) -> Tensor:
         """All of them together at stride 2, `(B, 80, H/2, W/2)`."""
-        size = self.f2.shape[2:]
-        coarser = (
-            functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
-            for level in (self.f4, self.f8)
-        )
-        return torch.cat([self.f2, *coarser], 1)
+        return at_finest(self)
+
+
+def at_finest(levels: Sequence[Tensor]) -> Tensor:
+    """Maps `(B, C, ·, ·)` side by side at the size of the first one, the others interpolated."""
+    size = levels[0].shape[2:]
+    coarser = (functional.interpolate(level, size=size, mode="bilinear", align_corners=False) for level in levels[1:])
+    return torch.cat([levels[0], *coarser], 1)
 
 
 class Pyramid(NamedTuple):

@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from imos.network.efficientnet import Finer
+from imos.network.efficientnet import Finer, at_finest
 from imos.propagation.kinds import Kind, pull_of
 from imos.propagation.likeness import Looks
 from imos.propagation.logistic import PixelSamples, fit_logistic
@@ -58,12 +57,8 @@ class PixelFeatures(NamedTuple):
 
     def joined(self) -> Tensor:
         """All of them on every second grid pixel, `(F, S/2 · S/2)`."""
-        size = self.size
-        rest = [
-            functional.interpolate(level[None], size=(size, size), mode="bilinear", align_corners=False)
-            for level in self.coarser
-        ]
-        return torch.cat([self.fine, *(level.flatten(2)[0] for level in rest)])
+        fine = self.fine.unflatten(1, (self.size, self.size))
+        return at_finest([level[None] for level in (fine, *self.coarser)])[0].flatten(1)
 
     @property
     def size(self) -> int:
@@ -156,7 +151,7 @@ class TargetModel:
         score = (self._scored(self._standard(features.fine), 0) + self._weights[-1]).numpy()
         score = score.reshape(features.size, features.size)
         first = len(features.fine)
-        for level in features.coarser:  # scored where they are: a weighted sum commutes with bilinear interpolation
+        for level in features.coarser:  # where they are: but for what is limited, sums commute with interpolation
             scored = self._scored(self._standard(level.flatten(1), first), first).reshape(level.shape[1:])
             score = score + cv2.resize(scored.numpy(), score.shape, interpolation=cv2.INTER_LINEAR)
             first += len(level)
